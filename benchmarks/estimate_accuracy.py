@@ -14,7 +14,7 @@ from measured_tables import MACHINES
 from pages import DOCS, comma_separated, markdown, publish
 from roofline import CalibrationRecord, Hardware, load_record
 from roofline.engines import ENGINES
-from roofline.estimate.constants import choose
+from roofline.estimate.constants import choose_each
 from roofline.fitting.shapes import decode_rows
 from roofline.fitting.tables import class_features, split_classes
 from roofline.kernel_tables.table import KernelGroup
@@ -126,12 +126,12 @@ def compare(group: KernelGroup, record: CalibrationRecord, hardware: Hardware) -
     for kind, rows in (("decode", decode), ("prefill", ~decode)):
         if rows.any():
             some = group.take(np.flatnonzero(rows))
-            chosen = choose(family, (some.op,), record, hardware, steps=frozenset({kind}))
+            chosen = choose_each(family, some.op, some.seconds.shape, record, hardware, steps=frozenset({kind}))
             rates = {"peak_flops_per_s": chosen.peak_flops_per_s, "bandwidth": chosen.bandwidth}
-            features = class_features(family, [some])
-            ratios[rows] = family.seconds(features, chosen.constants, **rates)[0] / some.seconds
+            features = {name: column.reshape(len(chosen.generic), -1) for name, column in class_features(family, [some]).items()}
+            ratios[rows] = family.seconds(features, chosen.constants, **rates).ravel() / some.seconds
             residuals = chosen.residuals(family, features)
-            low, high = (residuals.at(level)[0] for level in (0.1, 0.9))
+            low, high = ((residuals.at(level) + np.zeros_like(next(iter(features.values())))).ravel() for level in (0.1, 0.9))
             inside[rows] = (-np.log(ratios[rows]) >= low) & (-np.log(ratios[rows]) <= high)
     return ratios, inside
 

@@ -1,7 +1,8 @@
 """Fit one set of constants for all machines to the kernel tables of every GPU and engine, and measure how wrong it is on each.
 
 The set is the record ``generic``: shares of a machine's own peaks, and times. Its interval is that of machines it has not seen: every
-GPU is left out once, the rest is fitted, and the GPU left out is judged.
+GPU is left out once, the rest is fitted, and the GPU left out is judged. What unpacking a weight of ggml's K-quants costs a machine without matrix units is fitted
+to published rates of Apple's (`desktop_decode`).
 
 Usage: ``python benchmarks/fit_generic.py`` prints; ``--write`` writes hardware_specs/measured/generic.json and the table of
 docs/estimates.md.
@@ -13,16 +14,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from desktop_decode import unpacking
 from fit_records import FOLDER, lanes
 from measured_tables import MACHINES, tables
 from pages import DOCS, markdown, write
 from roofline import Hardware
 from roofline.engines import ENGINES
+from roofline.fitting.selection import residual_fields
+from roofline.fitting.shapes import decode_rows
 from roofline.fitting.solve import fit_family
 from roofline.fitting.tables import class_features, group_rates, split_classes
 from roofline.kernels import FAMILIES
 from roofline.records import CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, save_record
-from roofline.records.schema import PERCENTILES
 
 PAGE = DOCS / "estimates.md"
 ROWS = 60
@@ -37,11 +40,21 @@ class Pool:
     features: list[Mapping[str, np.ndarray]] = field(default_factory=list)
     seconds: list[np.ndarray] = field(default_factory=list)
     rates: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    decode: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, gpu: str, features: Mapping[str, np.ndarray], seconds: np.ndarray, rates: tuple[float, np.ndarray]) -> None:
+    def add(
+        self, gpu: str, features: Mapping[str, np.ndarray], seconds: np.ndarray, rates: tuple[float, np.ndarray], decode: np.ndarray
+    ) -> None:
         """Add the points of one table."""
-        for column, value in ((self.gpus, gpu), (self.features, features), (self.seconds, seconds), (self.rates, rates)):
-            column.append(value)
+        self.gpus.append(gpu)
+        self.features.append(features)
+        self.seconds.append(seconds)
+        self.rates.append(rates)
+        self.decode.append(decode)
+
+    def of(self, gpu: str) -> list[bool]:
+        """Return which tables are of a GPU."""
+        return [g == gpu for g in self.gpus]
 
     def columns(self, wanted: list[bool]) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
         """Return features, times, peaks and bandwidths of some of the tables."""
@@ -62,10 +75,11 @@ def gather() -> dict[tuple[str, str], Pool]:
                 x, t = class_features(FAMILIES[family], groups), np.concatenate([group.seconds for group in groups])
                 peak, bandwidth = group_rates(FAMILIES[family], operand, groups, hardware)
                 rates = peak, np.broadcast_to(bandwidth, t.shape)
-                pools.setdefault((family, operand), Pool()).add(gpu, x, t, rates)
+                decode = decode_rows(groups)
+                pools.setdefault((family, operand), Pool()).add(gpu, x, t, rates, decode)
                 if family == "exchange" and np.any(pair := x["ranks"] == 2):
                     sent = {"bytes": x["bytes"][pair]}  # between two ranks an exchange is one message each way
-                    pools.setdefault(("send", operand), Pool()).add(gpu, sent, t[pair], (peak, rates[1][pair]))
+                    pools.setdefault(("send", operand), Pool()).add(gpu, sent, t[pair], (peak, rates[1][pair]), decode[pair])
     return pools
 
 
@@ -83,7 +97,7 @@ def unseen(pool: Pool, family: str) -> dict[str, np.ndarray]:
         if not any(others):
             continue
         values = {name: value for name, (value, _, _) in fit(pool, family, others).items()}
-        x, t, peak, bandwidth = pool.columns([g == gpu for g in pool.gpus])
+        x, t, peak, bandwidth = pool.columns(pool.of(gpu))
         found[gpu] = np.log(t / FAMILIES[family].of_any_machine().seconds(x, values, peak_flops_per_s=peak, bandwidth=bandwidth))
     return found
 
@@ -117,18 +131,23 @@ def build() -> tuple[CalibrationRecord, str]:
         if len(left_out) < 2:
             continue
         rest = np.concatenate(list(left_out.values()))
+        x, decode = (
+            {name: np.concatenate([pool.columns(pool.of(gpu))[0][name] for gpu in left_out]) for name in pool.features[0]},
+            np.concatenate([d for gpu in left_out for d, own in zip(pool.decode, pool.of(gpu), strict=True) if own]),
+        )
+        fields = residual_fields(FAMILIES[family], x, rest, decode) | {
+            "error": float(np.mean([np.mean(np.abs(np.expm1(-r))) for r in left_out.values()]))
+        }
         errors = {gpu: float(np.median(np.abs(np.expm1(-r)))) for gpu, r in left_out.items()}
         units = {c.name: c.unit for c in FAMILIES[family].constants}
         constants = fit(pool, family, [True] * len(pool.gpus))
-        error = float(np.mean([np.mean(np.abs(np.expm1(-r))) for r in left_out.values()]))
         classes.append(
             KernelClass(
                 family=family,
                 stored="",
                 operand=operand,
                 constants={n: FittedConstant(value=v, low=low, high=high, unit=units[n]) for n, (v, low, high) in constants.items()},
-                residual_quantiles=tuple(np.percentile(rest, PERCENTILES).tolist()),
-                error=error,
+                **fields,
                 note=f"fitted to {rest.size} rows of {len(left_out)} GPUs; the error and the residuals are those of GPUs left out of the fit",
             )
         )
@@ -150,6 +169,7 @@ def build() -> tuple[CalibrationRecord, str]:
         overheads={"launch_s": launch(), "step_s": STEP},
         plan=f"{ROWS} rows of a class from each table, every GPU left out once",
     )
+    record = record.model_copy(update={"unpacking_flops": unpacking(record)})
     head = ("kernels", "GPUs", "median error, GPU left out", "worst GPU", "measured / estimate, 10–90 %")
     return record, markdown(head, rows)
 

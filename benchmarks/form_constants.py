@@ -16,7 +16,7 @@ SHOWN = {
     "experts": ("h100-sxm-vllm-0.24.0", "bf16"),
     "state": ("h100-sxm-vllm-0.24.0", "fp32"),
     "rowwise": ("h100-sxm-vllm-0.24.0", ""),
-    "all_reduce": ("h100-sxm-vllm-0.24.0", ""),
+    "all_reduce": ("b200-sxm-vllm-0.24.0", ""),
     "exchange": ("h100-sxm-vllm-0.24.0", ""),
     "send": ("generic", ""),
 }

@@ -71,10 +71,10 @@ def aiperf(busy):
 
 
 def test_a_healthy_run_is_bound_by_the_roof_of_its_floor():
-    """SGLang 0.4, Llama-3.3-70B on 4 H200, rate 1: 1.98 × floor and 1.14 – 1.17 × estimate, without a fault."""
+    """SGLang 0.4, Llama-3.3-70B on 4 H200, rate 1: 1.98 × floor and 1.21 × the estimate by kernels of SGLang 0.5.14, without a fault."""
     phase = diagnose(SGLANG, run=0, **H200)["decode"]
     assert phase.over_floor == pytest.approx(1.98, rel=0.02)
-    assert phase.over_estimate == pytest.approx(1.15, abs=0.05)
+    assert phase.over_estimate == pytest.approx(1.21, abs=0.05)
     assert (phase.roof, phase.binds, phase.causes) == ("memory", "memory", ())
 
 

@@ -314,7 +314,7 @@ def changed(**constants):
     own = record.classes[place]
     values = {name: value for name, value in {**own.constants, **constants}.items() if value is not None}
     classes = list(record.classes)
-    classes[place] = own.model_copy(update={"constants": values})
+    classes[place] = own.model_copy(update={"constants": values, "shapes": None})
     return record.model_copy(update={"id": "mine", "classes": tuple(classes)})
 
 

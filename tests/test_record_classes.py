@@ -149,6 +149,7 @@ def test_the_interval_of_another_formats_constants_is_at_least_the_generic_one()
 
 def test_products_of_a_checkpoint_that_stores_its_scales_are_timed_without_computing_them(tmp_path):
     record = load_record("h200-sxm-sglang-0.5.14")
+    record = record.model_copy(update={"classes": tuple(c.model_copy(update={"shapes": None}) for c in record.classes)})
     (dynamic,) = (c for c in record.classes if (c.family, c.stored) == ("matmul", "fp8"))
     sooner = dynamic.constants["fixed_s"].model_copy(update={"value": 1e-6, "low": 1e-6, "high": 1e-6})
     static = dynamic.model_copy(

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from roofline import ask_again, decode_estimate, decode_floor
@@ -572,6 +573,9 @@ def test_shares_of_peaks_are_larger_where_a_sister_chip_is_sold_at_half_the_rate
     for theirs, mine in zip(shipped.classes, sister.classes, strict=True):
         shares = [one.constants["compute_share"].value for one in (theirs, mine) if "compute_share" in one.constants]
         assert not shares or shares[1] == pytest.approx(min(1.0, ratio * shares[0]), rel=0.01)
+        if shares and theirs.shapes is not None:
+            columns = [np.array(one.shapes.constants["compute_share"]) for one in (theirs, mine)]
+            assert columns[1] == pytest.approx(np.minimum(1.0, ratio * columns[0]), rel=0.01)
     assert "do 1/1.98 of its arithmetic per clock" in str(sister.conditions[-1])
     estimate = decode_estimate("llama-3-8b", "rtx-4090", batch=4, context=512)
     assert ask_again(estimate.to_dict()).time_s == estimate.time_s

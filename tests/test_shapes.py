@@ -19,6 +19,7 @@ from roofline import (
     record_from_tables,
 )
 from roofline.estimate.constants import choose
+from roofline.fitting.shapes import shape_rows
 from roofline.kernel_tables.read import read_layout
 from roofline.kernels import FAMILIES, count_op
 from roofline.kernels.near import shape_weights
@@ -205,6 +206,20 @@ def test_all_reduces_of_each_measured_number_of_devices_are_timed_by_their_own_l
         assert kernel_estimate(floor, calibration=reducing()).time_s == pytest.approx(fixed + size / 300e9, rel=0.1)
 
 
+def test_all_reduces_in_two_stages_take_longer_from_where_the_table_says():
+    """Among eight devices 12 µs more from 256 KiB on, among four from 512 KiB, as vLLM's kernel has it: one set of constants finds both."""
+    sizes = [2**i for i in range(10, 28)]
+    rows = [(ranks, size, 5e-6 + (12e-6 if ranks * size >= 2**21 else 0) + size / 300e9) for ranks in (4, 8) for size in sizes]
+    ranks, size, times = (np.array(column) for column in zip(*rows, strict=True))
+    table = {"op": ["all_reduce"] * len(rows), "ranks": ranks, "bytes": size, "seconds": times}
+    made = record_from_tables(table, "h100-sxm", id="mine", source="a law")
+    for devices, small in ((4, 2**18), (8, 2**17)):
+        for size in (small, 2 * small):
+            expected = 5e-6 + (12e-6 if devices * size >= 2**21 else 0) + size / 300e9
+            floor = collective_floor("all_reduce", size, "h100-sxm", devices=devices)
+            assert kernel_estimate(floor, calibration=made).time_s == pytest.approx(expected, rel=0.15)
+
+
 def test_all_reduces_of_another_number_of_devices_are_timed_by_the_law_of_all():
     (own,) = reducing().classes
     found = kernel_estimate(collective_floor("all_reduce", 1000, "h100-sxm", devices=3), calibration=reducing())
@@ -212,10 +227,69 @@ def test_all_reduces_of_another_number_of_devices_are_timed_by_the_law_of_all():
     assert found.chosen.quantiles[0].tolist() == list(own.residual_quantiles)
 
 
+# ------------------------------------------------------------------------------------- products, whose shape is their matrix
+
+MATRICES = {(4096, 4096): 0.9, (8192, 4096): 0.5, (4096, 8192): 0.7}  # columns and depth → share of the bandwidth
+ROWS = tuple(sorted({*range(1, 17), *(m + more for m in range(32, 4097, 96) for more in (0, 1))}))
+
+
+def multiply_s(m, n, k, share):
+    """Times of products that read weights at a share of the bandwidth, and multiply at 0.8 of the peak."""
+    machine = Hardware.load("h100-sxm")
+    return 3e-6 + np.maximum(2 * n * k / (share * machine.memory_bandwidth), 2.0 * m * n * k / (0.8 * machine.peak("bf16").value))
+
+
+@cache
+def multiplying():
+    columns = [np.array(c) for c in zip(*((m, n, k) for n, k in MATRICES for m in ROWS), strict=True)]
+    m, n, k = columns
+    times = np.concatenate([multiply_s(np.array(ROWS), *matrix, share) for matrix, share in MATRICES.items()])
+    table = {"m": m, "n": n, "k": k, "format": ["bf16"] * m.size, "seconds": times}
+    return record_from_tables(table, "h100-sxm", id="mine", source="a law")
+
+
+def test_products_of_every_matrix_are_timed_by_their_own_law_one_by_one_and_as_arrays():
+    n, k = (np.array(column) for column in zip(*MATRICES, strict=True))
+    together = kernel_estimate(matmul_floor([[1], [16]], n, k, "h100-sxm", format="bf16"), calibration=multiplying())
+    for column, (matrix, share) in enumerate(MATRICES.items()):
+        for row, m in enumerate((1, 16)):
+            alone = kernel_estimate(matmul_floor(m, *matrix, "h100-sxm", format="bf16"), calibration=multiplying())
+            assert alone.time_s == pytest.approx(multiply_s(m, *matrix, share), rel=0.05)
+            for name in ("time_s", "low_s", "high_s"):
+                assert getattr(together, name)[row, column] == pytest.approx(getattr(alone, name))
+    assert together.context()["constants"]["bandwidth_share"].shape == (6,)
+
+
+def test_products_of_a_full_tile_and_of_one_row_more_are_both_fitted():
+    """Kernel tables have 512 and 513 rows, 768 and 769, …; every second of these would all be of one kind."""
+    m = np.array([size + more for size in range(256, 8192, 256) for more in (0, 1)])
+    sizes = {"m": m, "n": np.full(m.size, 4096), "k": np.full(m.size, 4096)}
+    groups = tuple(read_layout("gemm", {**sizes, "gemm_dtype": np.full(m.size, "bfloat16"), "latency": np.full(m.size, 0.1)}))
+    fitted = m[shape_rows(FAMILIES["matmul"], groups)]
+    assert np.mean(fitted % 2) == pytest.approx(0.5, abs=0.05)
+    assert len(fitted) == pytest.approx(m.size / 2, abs=1)
+
+
+def test_shapes_that_mislead_about_others_are_kept_for_themselves_alone():
+    """Of twelve matrices two have enough rows, of which one takes ten times as long as all others: means over these two would be far off."""
+    few = [(2**i, 2**j) for i in range(9, 14) for j in (10, 12)]
+    rows = [(m, n, k, 1.0) for n, k in few for m in ROWS[::16]] + [(m, 512, 2048, slow) for slow in (10.0,) for m in ROWS]
+    rows += [(m, 4096, 2048, 1.0) for m in ROWS]
+    m, n, k, slow = (np.array(column) for column in zip(*rows, strict=True))
+    table = {"m": m, "n": n, "k": k, "format": ["bf16"] * m.size, "seconds": slow * multiply_s(m, n, k, 0.8)}
+    (found,) = (made := record_from_tables(table, "h100-sxm", id="mine", source="a law")).classes
+    assert found.shapes.near is False
+    for matrix, slow in (((512, 2048), 10), ((4096, 2048), 1)):
+        estimate = kernel_estimate(matmul_floor(16, *matrix, "h100-sxm", format="bf16"), calibration=made)
+        assert estimate.time_s == pytest.approx(slow * multiply_s(16, *matrix, 0.8), rel=0.3)
+    other = kernel_estimate(matmul_floor(16, 1024, 1024, "h100-sxm", format="bf16"), calibration=made).chosen
+    assert {n: c.item() for n, c in other.constants.items()} == {n: c.value for n, c in found.constants.items()}
+
+
 # ------------------------------------------------------------------------------------- small and large kernels of a class
 
 
-def products(rows=600):
+def products(rows=340):
     """Products of one row that take 4 µs and 0.8 of the bandwidth, with noise of 20 % below a million weights and of 2 % beyond."""
     draw = np.random.default_rng(3)
     n, k = (2 ** draw.integers(8, 14, rows) for _ in range(2))
@@ -232,9 +306,11 @@ def sized():
 
 def decode_residuals(outputs, calibration=None):
     """What estimates of square products of one row leave in decode steps."""
-    floor = matmul_floor(1, np.array(outputs), np.array(outputs), "h100-sxm", format="bf16")
-    chosen = choose(FAMILIES["matmul"], (floor.op,), calibration or sized(), floor.hardware, steps=frozenset({"decode"}))
-    return chosen.residuals(FAMILIES["matmul"], FAMILIES["matmul"].features(floor.op))
+    floors = [matmul_floor(1, int(n), int(n), "h100-sxm", format="bf16") for n in outputs]
+    ops = [floor.op for floor in floors]
+    chosen = choose(FAMILIES["matmul"], ops, calibration or sized(), floors[0].hardware, steps=frozenset({"decode"}))
+    every = [FAMILIES["matmul"].features(op) for op in ops]
+    return chosen.residuals(FAMILIES["matmul"], {name: np.array([[float(x[name])] for x in every]) for name in every[0]})
 
 
 def test_small_and_large_products_have_intervals_of_their_own():
@@ -242,13 +318,13 @@ def test_small_and_large_products_have_intervals_of_their_own():
     (c,) = sized().classes
     assert (c.size_quantiles.size, c.size_quantiles.border, set(c.size_quantiles.small)) == ("weights_per_row", 1e6, {"decode"})
     found = decode_residuals([256, 8192])
-    small, large = (found.at(0.9) - found.at(0.1))[0]
+    small, large = (found.at(0.9) - found.at(0.1))[:, 0]
     assert small == pytest.approx(2 * 1.28 * 0.2, rel=0.4)
     assert large == pytest.approx(2 * 1.28 * 0.02, rel=0.6)
 
 
 def test_the_interval_does_not_jump_at_the_border():
-    high = decode_residuals(np.unique(np.geomspace(300, 4000, 400).astype(int))).at(0.9)[0]
+    high = decode_residuals(np.unique(np.geomspace(300, 4000, 400).astype(int))).at(0.9)[:, 0]
     assert high[0] > 5 * high[-1]
     assert np.abs(np.diff(high)).max() < 0.05 * (high[0] - high[-1])
     assert (np.diff(high) <= 0).all()

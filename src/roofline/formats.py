@@ -74,6 +74,17 @@ class Format:
     whole_file: bool = False
 
     @property
+    def has_packed_scales(self) -> bool:
+        """Whether it is one of ggml's K-quants, whose scales and minima are packed in 6 or 4 bits: reading a weight takes several operations [-].
+
+        Examples
+        --------
+        >>> Format.load("q4_k_m").has_packed_scales, Format.load("q4_0").has_packed_scales
+        (True, False)
+        """
+        return _K_QUANT.match(self.name) is not None
+
+    @property
     def bytes_per_element(self) -> int | float:
         """Bytes per element [B]: an int where it is whole, so that counts in this format stay exact."""
         size = self.bits / 8
@@ -216,6 +227,7 @@ _ELEMENTS: dict[str, tuple[int, str]] = {name: (bits, name) for name, bits in OP
 _UNSCALED = ("fp4", "float4", "e2m1", "fp4e2m1", "f4e2m1", "float4e2m1", "float4e2m1fn", "float4e2m1fnx2")
 _GROUPED = re.compile(r"(?P<operand>[a-z]+\d+)_g(?P<group>\d+)(_s(?P<scale>\d+))?(?P<zp>_zp(?P<zero>\d*))?")
 _AVERAGES = re.compile(r"(?P<tool>aqlm|exl2|exl3|gguf)_(?P<bits>\d+(\.\d+)?)")
+_K_QUANT = re.compile(r"q\d_k(_|$)")
 _BLOCKS = re.compile(r"fp8_block(?P<rows>\d+)(x(?P<columns>\d+))?(?P<ue8m0>_ue8m0)?")
 _ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", **{name: name for name in ("fp8", "int8", "int4", "nvfp4", "mxfp4")}}
 

@@ -10,6 +10,7 @@ import numpy as np
 from roofline.arithmetic import LinearForm
 from roofline.deployment.inputs import OWN_DESCRIPTION
 from roofline.errors import CalibrationError, InvalidValueError, quoted
+from roofline.estimate.shapes import ROUNDED, ShapeTable, each_shape, has_shape, shape_table, shape_values, takes_near
 from roofline.formats import OPERANDS, Format
 from roofline.frozen import freeze
 from roofline.hardware import Hardware
@@ -17,7 +18,6 @@ from roofline.hardware.load import spec_files
 from roofline.hardware.measured import sister_record, sisters
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
-from roofline.kernels.near import shape_weights
 from roofline.ops import Op
 from roofline.records import CalibrationRecord, KernelClass, Shapes, list_records, load_record
 from roofline.records.schema import PERCENTILES
@@ -30,9 +30,7 @@ GENERIC = "generic"
 STEPS = frozenset({"decode", "prefill"})
 """Kinds of step, of which a step may have both."""
 
-_ROUNDED = 1e-6  # by how much a constant may pass its bounds: written and read again
-
-
+_UNPACKING = ("matmul", "experts")  # families that unpack weights where they read them
 _BLEND = 4.0  # from the border down and up by this factor, small kernels become large ones, so that no interval jumps
 
 
@@ -74,6 +72,19 @@ class Chosen:
             return Residuals(self.quantiles, self.large, np.zeros_like(self.border))
         over = (np.log(np.maximum(family.size.of(features), 1e-300)) - np.log(self.border)) / np.log(_BLEND)
         return Residuals(self.quantiles, self.large, np.clip((1 + over) / 2, 0, 1))
+
+    def take(self, some: np.ndarray) -> "Chosen":
+        """Return those of some of the kernels, by their places."""
+        return Chosen(
+            freeze({name: column[some] for name, column in self.constants.items()}),
+            peak_flops_per_s=freeze(self.peak_flops_per_s[some]),
+            bandwidth=freeze(self.bandwidth[some]),
+            quantiles=freeze(self.quantiles[some]),
+            large=freeze(self.large[some]),
+            border=freeze(self.border[some]),
+            generic=freeze(self.generic[some]),
+            stand_ins=tuple(self.stand_ins[i] for i in some.tolist()),
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -184,6 +195,7 @@ def choose(
     """
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
     peaks, bandwidths, quantiles, large, borders, generic, stand_ins = [], [], [], [], [], [], []
+    tables: dict[int, ShapeTable] = {}
     for op in ops:
         found, origin = _nearest(record, op, steps, static=static), record
         if found is None:
@@ -192,15 +204,22 @@ def choose(
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
         stand_ins.append(_stand_in(op, found, record, own=origin is record))
-        values, fit = _values(family, found, origin, op)
+        values, fit = _values(family, found, origin, op, tables)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
-        for name, value in (family.scale(values, peak) if origin.rates.origin == "fraction" else values).items():
-            columns[name].append(value)
+        if origin.rates.origin == "fraction":
+            values = family.scale(values, peak)
+        share = _unpacking_share(op, origin, hardware)
+        for name, value in values.items():
+            columns[name].append(min(value, share) if name == "bandwidth_share" else value)
         peaks.append(peak)
         bandwidths.append(bandwidth)
         small, over, border = _by_size(family, found, fit, origin, steps)
-        quantiles.append(_quantiles(op, found, steps, small))
-        large.append(_quantiles(op, found, steps, over))
+        general = _nearest(generic_record(), op, steps) if _differs(op, found) else None
+        if general is not None:  # constants that stand in for another format's
+            least, most, apart = _by_size(family, general, general, generic_record(), steps)
+            small, over, border = _wider(small, least), _wider(over, most), min(border, apart)
+        quantiles.append(small)
+        large.append(over)
         borders.append(border)
         generic.append(origin.rates.origin == "fraction")
     return Chosen(
@@ -213,6 +232,28 @@ def choose(
         freeze(np.array(generic)),
         tuple(stand_ins),
     )
+
+
+def choose_each(
+    family: Family, op: Op, shape: tuple[int, ...], record: CalibrationRecord, hardware: Hardware, *, steps: frozenset[str] = STEPS
+) -> Chosen:
+    """Return the constants of kernels that are counted together as arrays of some shape: one row for all, or, where they differ in what a record may have constants by, one for each."""
+    ops, place = each_shape(family, op, shape)
+    return choose(family, ops, record, hardware, steps=steps).take(place)
+
+
+def _unpacking_share(op: Op, record: CalibrationRecord, machine: Hardware) -> float:
+    """Return the share of the bandwidth at which a machine unpacks weights whose scales are packed; infinite where nothing limits it.
+
+    Machines without matrix units unpack them on those that multiply.
+    """
+    if record.unpacking_flops is None or not op.stored or op.family not in _UNPACKING or machine.compute.has_matrix_units:
+        return np.inf
+    stored = Format.load(op.stored)
+    if not stored.has_packed_scales:
+        return np.inf
+    weights_per_s = machine.peak(op.operand).value / record.unpacking_flops.value
+    return weights_per_s * float(stored.bits) / 8 / machine.memory_bandwidth
 
 
 def _label(stored: str, operand: str) -> str:
@@ -230,12 +271,9 @@ def _stand_in(op: Op, found: KernelClass, record: CalibrationRecord, *, own: boo
     return f"{op.family} {_label(op.stored, op.operand)}: {text}" if text else ""
 
 
-def _quantiles(op: Op, found: KernelClass, steps: frozenset[str], own: tuple[float, ...]) -> tuple[float, ...]:
-    """Return residuals of a class; where it stands in for another format, at least those of kernels of all machines."""
-    general = _nearest(generic_record(), op, steps) if _differs(op, found) else None
-    if general is None:
-        return own
-    pairs = zip(PERCENTILES, own, general.residual_quantiles, strict=True)
+def _wider(own: tuple[float, ...], general: tuple[float, ...]) -> tuple[float, ...]:
+    """Return residuals of a class that stands in for another format, at least those of kernels of all machines."""
+    pairs = zip(PERCENTILES, own, general, strict=True)
     return tuple(mine if percent == 50 else (min if percent < 50 else max)(mine, other) for percent, mine, other in pairs)
 
 
@@ -279,13 +317,20 @@ def _apart(one: str, other: str) -> float:
     return 0.005 * (1 + apart) if one.partition("_")[0] == other.partition("_")[0] else 0.01 + apart
 
 
-def _values(family: Family, found: KernelClass, record: CalibrationRecord, op: Op) -> tuple[dict[str, float], KernelClass | Shapes]:
-    """Return the constants of an operator and the fit whose residuals they have, after checking them against the form."""
+def _values(
+    family: Family, found: KernelClass, record: CalibrationRecord, op: Op, tables: dict[int, ShapeTable]
+) -> tuple[dict[str, float], KernelClass | Shapes]:
+    """Return the constants of an operator and the fit whose residuals they have, after checking them against the form.
+
+    What of shapes is an array is kept in `tables`, by the class.
+    """
     where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
     if len(found.residual_quantiles) != len(PERCENTILES):
         raise CalibrationError(f"{where}: has constants but no residual_quantiles, so its interval is not known.")
-    if found.shapes is not None and (family.alike or _is_among(family, op, found.shapes)):
-        return _shape_values(family, found, found.shapes, op, where)
+    if found.shapes is not None and (takes_near(family, found.shapes) or has_shape(family, op, found.shapes)):
+        if id(found) not in tables:
+            tables[id(found)] = shape_table(family, found.shapes, where)
+        return shape_values(family, found, found.shapes, op, tables[id(found)])
     known = {c.name: c for c in family.constants}
     for name, constant in found.constants.items():
         if name not in known:
@@ -293,7 +338,7 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord, op: O
         form = known[name]
         if constant.unit != form.unit:
             raise CalibrationError(f"{where}: {name} is in {constant.unit!r}; it must be in {form.unit!r}.")
-        if not form.least * (1 - _ROUNDED) <= constant.value <= form.most * (1 + _ROUNDED):
+        if not form.least * (1 - ROUNDED) <= constant.value <= form.most * (1 + ROUNDED):
             raise CalibrationError(f"{where}: {name} is {constant.value:g}; it must lie in {form.least:g} … {form.most:g} {form.unit}.")
     missing = [c.name for c in family.constants if c.name not in found.constants and c.neutral is None]
     if missing:
@@ -320,30 +365,6 @@ def _by_size(
             f"{where}: size_quantiles are by {by_size.size}, and this form's by {known}. Fit it again with this version."
         )
     return by_size.small[kind], by_size.large[kind], by_size.border
-
-
-def _is_among(family: Family, op: Op, shapes: Shapes) -> bool:
-    """Return whether shapes have constants for an operator's own."""
-    wanted = tuple(op.sizes.get(name) for name in family.shape)
-    return wanted in zip(*(shapes.sizes.get(name, ()) for name in family.shape), strict=False)
-
-
-def _shape_values(family: Family, found: KernelClass, shapes: Shapes, op: Op, where: str) -> tuple[dict[str, float], KernelClass | Shapes]:
-    """Return the same of a class with constants of single shapes; residuals are narrow only if the shape was measured in this format."""
-    if set(shapes.sizes) != set(family.shape) or set(shapes.constants) != {c.name for c in family.constants}:
-        needed = ", ".join((*family.shape, *(c.name for c in family.constants)))
-        raise CalibrationError(f"{where}: shapes has other sizes or constants than {needed}. Fit it again with this version.")
-    known = np.array([shapes.sizes[name] for name in family.shape]).T
-    wanted = np.array([float(op.sizes[name]) for name in family.shape])
-    weights = shape_weights(known, wanted)
-    values = {}
-    for c in family.constants:
-        column = np.array(shapes.constants[c.name])
-        if not (column.min() >= c.least * (1 - _ROUNDED) and column.max() <= c.most * (1 + _ROUNDED)):
-            raise CalibrationError(f"{where}: {c.name} of shapes must lie in {c.least:g} … {c.most:g} {c.unit}.")
-        values[c.name] = float(np.clip(np.exp(weights @ np.log(column)), c.least, c.most))
-    own = (known == wanted).all(axis=1).any() and (found.stored, found.operand) == (op.stored, op.operand)
-    return values, shapes if own else found
 
 
 def _outside(op: Op) -> float:

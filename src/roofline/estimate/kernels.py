@@ -12,7 +12,7 @@ from roofline.errors import InvalidValueError
 from roofline.estimate.constants import (
     Chosen,
     check_interval,
-    choose,
+    choose_each,
     describe_record,
     find_record,
     generic_mark,
@@ -22,7 +22,8 @@ from roofline.estimate.constants import (
     whose_constants,
 )
 from roofline.floors import KernelFloor
-from roofline.kernels import FAMILIES
+from roofline.kernels import FAMILIES, Family
+from roofline.ops import Op
 from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, show_span
 from roofline.units import show_time
@@ -39,7 +40,7 @@ class KernelEstimate(Result):
     record : CalibrationRecord
         The calibration record [-].
     chosen : Chosen
-        The constants used [-].
+        The constants used; where kernels differ in the sizes by which a record has constants, those of each [-].
     time_s : float or numpy.ndarray
         The time to expect [s].
     interval : float
@@ -55,9 +56,8 @@ class KernelEstimate(Result):
     def _end(self, level: float) -> Number:
         op, shape = self.floor.op, np.shape(self.time_s)
         family = FAMILIES[op.family]
-        features = {name: np.broadcast_to(np.asarray(value, dtype=float), shape).ravel() for name, value in family.features(op).items()}
-        rest = np.exp(self.chosen.residuals(family, features).at(level)[0])
-        return self.time_s * (np.reshape(rest, shape) if rest.size > 1 else float(rest[0]))
+        rest = np.exp(self.chosen.residuals(family, _columns(family, op, shape, self.chosen)).at(level))
+        return self.time_s * (np.reshape(rest, shape) if rest.size > 1 else float(rest.item()))
 
     @property
     def low_s(self) -> Number:
@@ -102,7 +102,7 @@ class KernelEstimate(Result):
             "hardware": self.floor.hardware.id,
             "calibration": describe_record(self.record) | {"constants": self.constants},
             "interval": self.interval,
-            "constants": {name: float(column[0, 0]) for name, column in self.chosen.constants.items()},
+            "constants": {name: _one_or_all(column) for name, column in self.chosen.constants.items()},
             "notes": self.notes,
         }
 
@@ -110,7 +110,7 @@ class KernelEstimate(Result):
         """Return the short text [-]."""
         low, high = (show_span(end, show_time) for end in (self.low_s, self.high_s))
         ends = f"from {low} to {high}" if np.ndim(self.time_s) else f"{low} – {high}"
-        constants = ", ".join(f"{name} {column[0, 0]:.3g}" for name, column in self.chosen.constants.items())
+        constants = ", ".join(f"{name} {show_span(_one_or_all(column), '{:.3g}'.format)}" for name, column in self.chosen.constants.items())
         return [
             f"{self.floor.op.name} estimate on {self.floor.hardware.name}: {show_span(self.time_s, show_time)} ({self.interval:.0%}: {ends}{generic_mark(self.record)})",
             f"  floor: {show_span(self.floor.time_s, show_time)}",
@@ -163,13 +163,20 @@ def kernel_estimate(
     if not op.family:
         raise InvalidValueError(f"{op.name} launches no kernel, so it has no estimate; its floor is {show_span(floor.time_s, show_time)}.")
     record, family = find_record(calibration, hardware), FAMILIES[op.family]
-    chosen = choose(family, (op,), record, hardware, steps=steps_of(op))
-    seconds = family.seconds(
-        {name: np.asarray(value, dtype=float) for name, value in family.features(op).items()},
-        chosen.constants,
-        peak_flops_per_s=chosen.peak_flops_per_s,
-        bandwidth=chosen.bandwidth,
-    )
     shape = np.shape(floor.time_s)
+    chosen = choose_each(family, op, shape, record, hardware, steps=steps_of(op))
+    rates = {"peak_flops_per_s": chosen.peak_flops_per_s, "bandwidth": chosen.bandwidth}
+    seconds = family.seconds(_columns(family, op, shape, chosen), chosen.constants, **rates)
     time = np.maximum(np.reshape(seconds, shape), floor.time_s)
     return KernelEstimate(floor, record, chosen, time if shape else float(time), float(interval))
+
+
+def _columns(family: Family, op: Op, shape: tuple[int, ...], chosen: Chosen) -> dict[str, np.ndarray]:
+    """Return what the time of kernels depends on as rows for each of the constants: all kernels in one, or one in each."""
+    each = (len(chosen.generic), -1)
+    return {name: np.broadcast_to(np.asarray(value, dtype=float), shape).reshape(each) for name, value in family.features(op).items()}
+
+
+def _one_or_all(column: np.ndarray) -> Number:
+    """Return a constant, or that of every kernel where they differ."""
+    return float(column[0, 0]) if np.ptp(column) == 0 else column[:, 0]

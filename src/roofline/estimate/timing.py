@@ -23,6 +23,9 @@ from roofline.units import show_time
 Hook = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 """Takes a family's features and seconds, each n kernels × steps, and returns other seconds of that shape."""
 
+_SAME_SIGN = 0.4
+"""How errors of generic constants correlate, of different kernels of one family on a machine that was left out of their fit [-]."""
+
 _BLOCK = 2**14  # kernels times steps that are timed at once: their features stay in the processor's cache
 
 
@@ -121,7 +124,7 @@ class Timed:
         """Return how far the time may lie from the expected one, at one level of probability [s].
 
         Kernels that are the same, those of all layers and those of several operators, are all too slow or all too fast together. Errors of
-        different ones are independent where the machine was measured. Generic constants are all wrong in the same direction.
+        different ones are independent where the machine was measured; those of generic constants have a part in common in each family.
         """
         parts = [same_kernels(*part, residuals) for part, residuals in zip(self.parts, self.residuals, strict=True)]
         return sum_deviation(parts, level, _spread(self.overheads.step, level))
@@ -143,10 +146,12 @@ def sum_deviation(parts: Sequence[tuple[np.ndarray, Residuals, np.ndarray]], lev
 
     The parts are the seconds of different kernels × steps, their residuals, and whether their constants are generic.
     """
-    every = np.concatenate([seconds * np.expm1(residuals.at(level)) for seconds, residuals, _ in parts])
-    shared = np.concatenate([generic for *_, generic in parts])
-    sign = 1.0 if level > 0.5 else -1.0
-    return np.asarray(every[shared].sum(axis=0) + sign * np.sqrt((every[~shared] ** 2).sum(axis=0) + step**2))
+    variance = np.asarray(step**2)
+    for seconds, residuals, generic in parts:
+        each = seconds * np.expm1(residuals.at(level))
+        together = np.where(generic, _SAME_SIGN, 0.0)[:, None]
+        variance = variance + ((1 - together) * each**2).sum(axis=0) + (np.sqrt(together) * each).sum(axis=0) ** 2
+    return np.asarray((1.0 if level > 0.5 else -1.0) * np.sqrt(variance))
 
 
 def _spread(constant: FittedConstant, level: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from roofline.fitting.selection import residual_fields
-from roofline.fitting.solve import LEAST_PER_CONSTANT, SCALE
+from roofline.fitting.solve import SCALE
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import Family
 from roofline.kernels.near import shape_weights
@@ -16,6 +16,8 @@ from roofline.records import Shapes
 _MOST_DEVICES, _MOST_RANKS = 16, 64  # that share a mixture in rows that are fitted; the latter where experts are spread whole
 _MODEL = ("hidden", "count")  # sizes of a group of kernels that tell models apart, on however many devices they run
 _ORDER = ("link_bytes", "rows")  # amounts by which the rows of a shape are in order, the last one first
+_FEWEST = 10  # rows of a shape that are fitted, at least; what they leave open stays near the class's
+_RUNS = {"matmul": 2}  # neighbours that are fitted or held out together: tables have products of 512 and 513 rows, 768 and 769, …
 _HELD = 1.0  # how far, in natural logarithms, a constant may well lie from the class's
 _DECODE = 256  # tokens of a decode step, at most
 _ROUNDS = 15
@@ -43,7 +45,7 @@ class Rows:
 
 
 def shape_rows(family: Family, groups: Sequence[KernelGroup]) -> np.ndarray:
-    """Mark the rows that constants of single shapes are fitted to: of each shape every second one, in the order of tokens.
+    """Mark the rows that constants of single shapes are fitted to: of each shape every second one, in the order of tokens, of products two of four.
 
     Of shapes with too few rows, and of degrees of parallelism beyond those that deployments have, none is marked.
     """
@@ -51,11 +53,11 @@ def shape_rows(family: Family, groups: Sequence[KernelGroup]) -> np.ndarray:
     order = np.lexsort((*(row_values([getattr(g.op, amount) for g in groups], groups) for amount in _ORDER), shape))
     first = np.searchsorted(shape[order], shape[order])
     marked = np.zeros(shape.size, bool)
-    marked[order] = (np.arange(shape.size) - first) % 2 == 0
+    marked[order] = (np.arange(shape.size) - first) // _RUNS.get(family.name, 1) % 2 == 0
     counts = np.bincount(shape[marked], minlength=shape.max(initial=0) + 1)
     tensor, expert = (row_values([g.fixed.get(name, 1) for g in groups], groups) for name in ("tp", "ep"))
     usual = tensor * expert <= np.where(tensor == 1, _MOST_RANKS, _MOST_DEVICES)
-    found: np.ndarray = marked & usual & (counts[shape] >= LEAST_PER_CONSTANT * len(family.constants))
+    found: np.ndarray = marked & usual & (counts[shape] >= _FEWEST)
     return found
 
 
@@ -92,6 +94,7 @@ def fit_shapes(
     found = Shapes(
         sizes={name: tuple(column.tolist()) for name, column in zip(family.shape, rows.sizes.T, strict=True)},
         constants={c.name: tuple(column.tolist()) for c, column in zip(family.constants, values.T, strict=True)},
+        near=family.alike,
         **residual_fields(family, others, unseen, decode[some][~marked[some]]),
     )
     if not family.alike:
@@ -113,11 +116,11 @@ def row_values(values: Sequence[Any], groups: Sequence[KernelGroup]) -> np.ndarr
 
 def _numbers(family: Family, groups: Sequence[KernelGroup]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the number of the shape of every row, the sizes of each shape, and the number of the model of each."""
-    own = np.array([[float(g.op.sizes[name]) for name in family.shape] for g in groups])
+    own = np.stack([row_values([g.op.sizes[name] for g in groups], groups) for name in family.shape], axis=1)
     sizes, first, numbers = np.unique(own, axis=0, return_index=True, return_inverse=True)
-    whole = np.array([[g.fixed.get(name, 0) for name in _MODEL] for g in groups])
+    whole = np.stack([row_values([g.fixed.get(name, 0) for g in groups], groups) for name in _MODEL], axis=1)
     model = np.unique(whole, axis=0, return_inverse=True)[1].ravel()
-    return np.repeat(numbers.ravel(), [len(g) for g in groups]), sizes, model[first]
+    return numbers.ravel(), sizes, model[first]
 
 
 def _by_others(rows: Rows, kept: np.ndarray, logs: np.ndarray) -> np.ndarray:

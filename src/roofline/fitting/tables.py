@@ -29,6 +29,7 @@ from roofline.units import check_count
 _MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
 _ROWS = math.ceil(FEWEST / _MOST_FITTED)  # of one table, of which enough to fit are taken
 _FAR_MORE = 4  # times as many rows, from which on a way of running a class is taken before the usual one
+_MUCH_WORSE = 1.25  # times the error of a class on shapes held out, beyond which means over near shapes are not taken
 _PREFERRED = {"op": ("all_reduce", "all_to_all"), "routing": ("power_law", "uniform")}
 Key = tuple[str, str, str]
 
@@ -286,8 +287,9 @@ def _shape_fields(
 ) -> dict[str, Any]:
     """Return the fields of a class that constants of single shapes fill, given those of its own fit.
 
-    Of alike shapes, its error and residuals become those of shapes not measured. Of many that are not, residuals stay those of whole shapes
-    held out, for the shapes too: rows between others of the same shape come out better than kernels of a model do.
+    Of alike shapes, its error and residuals become those of shapes not measured, which have means over near ones; unless these are much further
+    off than its own constants, where whole shapes were held out of those. Of many that are not alike, residuals stay those of whole shapes held
+    out, for the shapes too: rows between others of the same shape come out better than kernels of a model do.
     """
     x, seconds = class_features(family, groups), _seconds(groups)
     constants = {name: c.value for name, c in fields["constants"].items()}
@@ -295,6 +297,9 @@ def _shape_fields(
     if found is None:
         return {}
     shapes, others = found
+    many = len(np.unique(_shapes(groups))) >= MANY_SHAPES
+    if others and many and others["error"] > _MUCH_WORSE * fields["error"]:
+        return {"shapes": shapes.model_copy(update={"near": False})}
     if not family.alike and len(shapes.sizes[family.shape[0]]) >= MANY_SHAPES:
         shapes = shapes.model_copy(update={name: fields[name] for name in ("residual_quantiles", "step_quantiles", "size_quantiles")})
     return {"shapes": shapes, **others}

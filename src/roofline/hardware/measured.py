@@ -82,11 +82,16 @@ def _cut(machine: Datasheet, sister: Datasheet) -> float:
 
 
 def _of_cut_units(one: KernelClass, cut: float) -> KernelClass:
-    share = one.constants.get("compute_share")
+    """Return a class whose shares of the peak, its own and those of single shapes, are so many times as large, at most 1."""
+    share, shapes = one.constants.get("compute_share"), one.shapes
     if share is None:
         return one
     ends = {name: min(1.0, cut * getattr(share, name)) for name in ("value", "low", "high")}
-    return one.model_copy(update={"constants": {**one.constants, "compute_share": share.model_copy(update=ends)}})
+    changed: dict[str, Any] = {"constants": {**one.constants, "compute_share": share.model_copy(update=ends)}}
+    if shapes is not None:
+        column = tuple(min(1.0, cut * value) for value in shapes.constants["compute_share"])
+        changed["shapes"] = shapes.model_copy(update={"constants": {**shapes.constants, "compute_share": column}})
+    return one.model_copy(update=changed)
 
 
 def _own_or_sisters(machine: Datasheet, source: Any, load: Load) -> CalibrationRecord:

@@ -104,6 +104,11 @@ class Compute(Table):
     matrix_flops_per_s: FormatRates = FormatRates()
     matrix_flops_per_s_fp16_accumulate: FormatRates | None = None
 
+    @property
+    def has_matrix_units(self) -> bool:
+        """Whether the peak of any format is that of matrix units [-]."""
+        return self.matrix_flops_per_s != FormatRates()
+
 
 class Memory(Table):
     """Main memory.

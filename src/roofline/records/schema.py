@@ -292,6 +292,9 @@ class CalibrationRecord(Part):
     overheads : mapping of str to FittedConstant
         Times outside kernels: ``launch_s`` of a kernel from the host, ``graph_launch_s`` of one in a graph, ``sync_s`` of sampling
         and bringing ids to the host, ``step_s`` of all that an engine does between the kernels of two steps [s].
+    unpacking_flops : FittedConstant, optional
+        What one weight with packed scales, of ggml's K-quants, costs a machine without matrix units, whose units that multiply unpack it; None
+        where it is not known, and then it costs nothing [FLOP].
     conditions : tuple of Condition
         What every result repeats: throttled clocks, a shared device, an unfinished plan [-].
     complete : bool
@@ -309,6 +312,7 @@ class CalibrationRecord(Part):
     rates: Rates
     classes: tuple[KernelClass, ...] = ()
     overheads: Annotated[dict[str, FittedConstant], FROZEN] = EMPTY
+    unpacking_flops: FittedConstant | None = None
     conditions: tuple[Condition, ...] = ()
     complete: bool = True
     plan: str = ""
@@ -321,6 +325,15 @@ class CalibrationRecord(Part):
         except ValueError:
             raise InvalidValueError(f"date is {quoted(date)}; it must be in ISO 8601, like 2026-11-30 or 2026-11-30T12:00:00Z") from None
         return date
+
+    @field_validator("unpacking_flops")
+    @classmethod
+    def _check_unpacking(cls, constant: FittedConstant | None) -> FittedConstant | None:
+        if constant is not None and not (constant.unit == "FLOP" and constant.low > 0):
+            raise InvalidValueError(
+                f"unpacking_flops is {constant.value:g} {constant.unit} (from {constant.low:g}); it must be positive, in 'FLOP' for each weight"
+            )
+        return constant
 
     @field_validator("overheads")
     @classmethod

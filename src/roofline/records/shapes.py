@@ -96,6 +96,9 @@ class Shapes(Part):
         The sizes of each shape, by the names in the family's ``shape`` [-].
     constants : mapping of str to tuple of float
         Every constant of the form, for each shape [unit].
+    near : bool, optional
+        Whether other shapes have means over near ones of these, rather than the constants of the class; None in records from before this was
+        decided class by class: as the form has it [-].
     residual_quantiles : tuple of float
         log(measured / fitted) of rows that the fit of their shape has not seen, as in :class:`KernelClass` [-].
     step_quantiles : mapping of str to tuple of float
@@ -108,6 +111,7 @@ class Shapes(Part):
 
     sizes: Annotated[dict[str, tuple[float, ...]], FROZEN]
     constants: Annotated[dict[str, tuple[float, ...]], FROZEN]
+    near: bool | None = None
     residual_quantiles: Quantiles
     step_quantiles: KindQuantiles = EMPTY
     size_quantiles: SizeQuantiles | None = None

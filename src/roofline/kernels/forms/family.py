@@ -90,7 +90,8 @@ class Family:
         The sizes of an operator, all positive, that make its shape, where engines choose kernels by it: a record may have constants of its
         own for each [-].
     alike : bool, optional
-        Whether near shapes have like constants, so that one without its own has means over the others; else it has those of its class [-].
+        Whether near shapes have like constants, so that a fit may give one without its own means over the others; else it has those of its
+        class [-].
     size : Size, optional
         By what small kernels are told from large ones, each of which have an interval of their own; None if all have one [-].
     """

@@ -73,6 +73,8 @@ MATMUL = Family(
     ),
     features,
     seconds,
+    shape=("outputs", "inputs"),
+    alike=True,
     size=Size("weights_per_row", weights_per_row, 1e6),
 )
-"""The form of matrix products, the constants that matter most first."""
+"""The form of matrix products, the constants that matter most first. Libraries choose tiles and splits by the matrix."""
