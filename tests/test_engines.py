@@ -199,6 +199,12 @@ def slower(engine):
 NODE = Deployment("llama-3.1-8b", "h100-sxm")
 
 
+def test_the_time_of_a_step_lies_in_its_own_interval(engine):
+    with pytest.raises(InvalidValueError, match=r"host\.step_s is 0\.01; it must lie between step_low_s, 0, and step_high_s, 0\.00"):
+        engine.host.but(step_s=0.01)
+    assert engine.host.but(step_s=0.01, step_high_s=0.02).step_s == 0.01
+
+
 def test_the_host_times_of_a_profile_of_ones_own_count():
     """In steps of an estimate by a record of that engine, and in everything that rests on them; saved, it comes along."""
     vllm = load_engine("vllm")

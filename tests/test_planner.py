@@ -380,6 +380,16 @@ def test_bad_input_is_one_sentence(changes, said):
     assert "\n" not in str(error.value)
 
 
+def test_drafts_are_refused_as_nothing_says_how_many_are_accepted():
+    with pytest.raises(InvalidValueError, match="mtp is 1, and plan is not told how many drafts are accepted"):
+        plan("deepseek-v3", CHAT, PROMISED, machines="h200-sxm", degrees=8, mtp=1)
+
+
+def test_a_cache_too_small_for_a_request_is_not_blamed_on_memory():
+    found = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, kv_blocks=2)
+    assert "not one request fits into kv_blocks of 2" in str(found)
+
+
 @pytest.mark.parametrize("model", ["whisper-large-v3", "flan-t5-xl", Model.load("gemma-3-4b").with_encoded()])
 def test_models_that_encode_for_every_sequence_are_refused_in_a_sentence(model):
     with pytest.raises(UnsupportedModelError, match="encodes a source, images or sound for every new sequence"):

@@ -222,6 +222,12 @@ class HostTimes(Table):
     layer_s: LayerTimes
     first_token_s: LayerTimes | None = None
 
+    def _check(self) -> None:
+        if not self.step_low_s <= self.step_s <= self.step_high_s:
+            raise InvalidValueError(
+                f"host.step_s is {self.step_s:g}; it must lie between step_low_s, {self.step_low_s:g}, and step_high_s, {self.step_high_s:g}."
+            )
+
 
 class Engine(Description):
     """What a serving engine does unless it is told otherwise; what is not known is None.

@@ -113,5 +113,7 @@ def _why_nothing(asked: Asked) -> str:
         except RooflineError as error:
             return str(error).rstrip(".")
         if not loads.fits.all():
-            return f"not one request fits into the memory of {describe(deployment)} beside the weights"
+            blocks = asked.case.limits.get("kv_blocks")
+            room = f"the memory of {describe(deployment)} beside the weights" if blocks is None else f"kv_blocks of {blocks}"
+            return f"not one request fits into {room}"
     return "closed forms find none"

@@ -177,6 +177,7 @@ def plan(
     own = any(name in options for name in DEGREES)
     asked_degrees = choices("degrees", "tensor_parallel", degrees) if own or degrees is not None else usual_degrees(loaded)
     deployments, excluded = deployments_of(loaded, named, asked_degrees, choices("formats", "weights", formats), options)
+    _check_drafts(deployments)
     timing: dict[str, Any] = {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit}
     timing["basis"] = timing_of(
         deployments[0], timing | {"graph_tokens": graph_tokens}, profile
@@ -241,6 +242,15 @@ def _check_options(options: Mapping[str, Any], degrees: Any, formats: Any) -> No
         for name in options:
             if name in chosen:
                 raise InvalidValueError(f"{name} is given alone and in {given}; give it in one of them.")
+
+
+def _check_drafts(deployments: Sequence[Deployment]) -> None:
+    """Raise where a step would verify drafts: nothing here says how many of them are accepted."""
+    drafts = max((deployment.options.get("mtp", 0) for deployment in deployments), default=0)
+    if drafts:
+        raise InvalidValueError(
+            f"mtp is {drafts}, and plan is not told how many drafts are accepted; plan without, and ask serving_estimate or simulate with acceptance=."
+        )
 
 
 def _several(name: str, given: Any) -> tuple[int | None, ...]:

@@ -54,5 +54,5 @@ def expected_tokens(drafts: int, acceptance: float | Sequence[float]) -> float:
 
 def _probability(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise InvalidValueError(f"acceptance is {quoted(value)}; it must be a probability, 0 … 1.")
+        raise InvalidValueError(f"acceptance is {quoted(value)}; it must be a probability, 0 … 1, or a list of one for each draft.")
     return float(value)
