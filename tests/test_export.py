@@ -123,7 +123,9 @@ def test_tensorrt_llm_is_told_that_ranks_wait_for_each_other():
     ranks = export(one("trtllm", EXPERTS, "h200-sxm", data_parallel=8, expert_parallel=8, rank_wait_steps=60), "trtllm")
     options = yaml.safe_load(ranks.partition("'END'\n")[2].partition("END\n")[0])
     assert options["attention_dp_config"] == {"timeout_iters": 60, "enable_balance": True}
-    assert "attention_dp" not in export(one("trtllm", rank_wait_steps=60), "trtllm")
+    alone = one("trtllm", rank_wait_steps=60)
+    assert "enable_balance" not in export(alone, "trtllm")
+    assert read_export(export(alone, "trtllm")) == alone
 
 
 def test_what_is_left_to_the_engine_is_not_written():

@@ -365,6 +365,7 @@ def test_plans_may_have_ranks_wait_for_each_others_prompts():
         ({"graph_tokens": -1}, "graph_tokens"),
         ({"rank_wait_steps": 60}, "rank_wait_steps is of TensorRT-LLM, and engine is vllm"),
         ({"rank_wait_steps": -1, "engine": "trtllm"}, "rank_wait_steps"),
+        ({"rank_wait_steps": 60, "engine": "trtllm"}, "rank_wait_steps is 60, but no candidate has data-parallel ranks"),
         ({"graph_tokens": 512, "basis": "floor"}, "graph_tokens cannot be given with basis 'floor'"),
         ({"machine": "h100-sxm"}, "it is called machines here"),
         ({"price": 2}, "nearest: prices"),
@@ -385,9 +386,21 @@ def test_drafts_are_refused_as_nothing_says_how_many_are_accepted():
         plan("deepseek-v3", CHAT, PROMISED, machines="h200-sxm", degrees=8, mtp=1)
 
 
+@pytest.mark.parametrize(("blocks", "serves"), [(75, False), (76, True)])
+def test_closed_forms_promise_nothing_where_a_whole_request_does_not_fit(blocks, serves):
+    """1,000 and 200 tokens are 75 blocks of 16, and vLLM keeps one of those it is given."""
+    deployment, asked = Deployment("llama-3.1-8b", "h100-sxm"), {"prompt": 1000, "output": 200}
+    assert bool(serving_estimate(deployment, **asked, rate=0.1, kv_blocks=blocks).fits) is serves
+    found = plan(
+        "llama-3.1-8b", Workload.generated(300, **asked, arrivals=0.1, seed=1), PROMISED, machines="h100-sxm", degrees=1, kv_blocks=blocks
+    )
+    assert bool(found.forbidden) is not serves
+
+
 def test_a_cache_too_small_for_a_request_is_not_blamed_on_memory():
     found = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, kv_blocks=2)
     assert "not one request fits into kv_blocks of 2" in str(found)
+    assert found.to_records()[0]["reason"] == "not one request fits into kv_blocks of 2"
 
 
 @pytest.mark.parametrize("model", ["whisper-large-v3", "flan-t5-xl", Model.load("gemma-3-4b").with_encoded()])

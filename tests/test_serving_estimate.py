@@ -612,7 +612,7 @@ def test_engines_and_options_by_other_names():
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"kv_blocks": 10}, "it holds 1,152 tokens, and the cache has room for 144"),  # vLLM leaves one of the ten blocks of 16 tokens out
+        ({"kv_blocks": 10}, "it holds 1,280 tokens, and the cache has room for 144"),  # vLLM leaves one of the ten blocks of 16 tokens out
         ({"output_cv": 100}, "it holds 1,281,152 tokens, on average over time"),  # 1,024 + 256 · (1 + 100²)/2
     ],
 )

@@ -1,7 +1,7 @@
 """The constants that a kernel is timed with: those of its own class, or of the nearest one, with a note."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -196,7 +196,8 @@ def choose(
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
     peaks, bandwidths, quantiles, large, borders, generic, stand_ins = [], [], [], [], [], [], []
     tables: dict[int, ShapeTable] = {}
-    for op in ops:
+    for given in ops:
+        op = given if record.rates.origin != "fraction" else _as_computed(given, hardware)
         found, origin = _nearest(record, op, steps, static=static), record
         if found is None:
             origin = generic_record()
@@ -254,6 +255,11 @@ def _unpacking_share(op: Op, record: CalibrationRecord, machine: Hardware) -> fl
         return np.inf
     weights_per_s = machine.peak(op.operand).value / record.unpacking_flops.value
     return weights_per_s * float(stored.bits) / 8 / machine.memory_bandwidth
+
+
+def _as_computed(op: Op, machine: Hardware) -> Op:
+    """Return an operator as a machine computes it: fp8 in bf16 where it has no matrix units for fp8, at the share of that peak."""
+    return replace(op, operand="bf16") if op.operand == "fp8" and machine.compute.matrix_flops_per_s.fp8 is None else op
 
 
 def _label(stored: str, operand: str) -> str:

@@ -128,7 +128,7 @@ def _attention_ranks(given: Settings) -> Settings:
     ranks = given.get("data_parallel", 1)
     told = {name: value for name, value in given.items() if name != "data_parallel"}
     if ranks == 1:
-        return {name: value for name, value in told.items() if name != "rank_wait_steps"}  # there are no others to wait for
+        return told
     if told.get("rank_wait_steps"):
         told[_BALANCE] = True
     if given.get("tensor_parallel", 1) != 1:
@@ -138,7 +138,7 @@ def _attention_ranks(given: Settings) -> Settings:
 
 def _of_attention_ranks(told: Settings) -> Settings:
     found = {name: value for name, value in told.items() if name not in (".enable_attention_dp", _BALANCE)}
-    if "rank_wait_steps" in found and not told.get(_BALANCE):
+    if "rank_wait_steps" in found and told.get(".enable_attention_dp") and not told.get(_BALANCE):
         found["rank_wait_steps"] = 0  # which its timeout says nothing of
     if told.get(".enable_attention_dp"):
         found["data_parallel"] = found.pop("tensor_parallel", 1)

@@ -267,6 +267,10 @@ def _limits(deployments: Sequence[Deployment], **given: Any) -> dict[str, Any]:
         raise InvalidValueError(
             f"kv_blocks is of the log of one deployment, and there are {len(deployments)} to choose from: give one machine, its degrees and formats."
         )
+    if limits.get("rank_wait_steps") and all(deployment.parallel.data == 1 for deployment in deployments):
+        raise InvalidValueError(
+            f"rank_wait_steps is {limits['rank_wait_steps']}, but no candidate has data-parallel ranks; degrees says which have."
+        )
     least = {"kv_blocks": 1, "max_model_len": 1, "graph_tokens": 0, "rank_wait_steps": 0}
     limits |= {name: whole_number(name, limits[name], minimum=fewest) for name, fewest in least.items() if name in limits}
     return limits | ({"admission": one_of("admission", limits["admission"], Reserve)} if "admission" in limits else {})

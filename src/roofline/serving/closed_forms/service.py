@@ -118,18 +118,22 @@ class Service:
         return 1 if self.rules.engine == "trtllm" else self.deployment.parallel.pipeline
 
     def fitting(self, lengths: Lengths) -> np.ndarray:
-        """Return how many sequences of a lane the cache holds; infinite where no memory is known [-]."""
-        held = self._held(lengths)
-        return np.asarray(np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline)
+        """Return how many sequences of a lane the cache holds, none where a whole one does not fit; infinite where no memory is known [-]."""
+        held, whole = self._held(lengths), self._whole(lengths)
+        many = np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline
+        return np.where(np.ceil(whole / self.rules.page) <= self._blocks(whole), many, 0.0)
 
     def _held(self, lengths: Lengths) -> np.ndarray:
         """Return the tokens in the cache of a sequence, on average or as they are reserved."""
-        whole = self.rules.reserve == "whole"
-        return np.asarray(np.ceil(lengths.cached + lengths.prompt + lengths.output if whole else lengths.context))
+        return self._whole(lengths) if self.rules.reserve == "whole" else np.asarray(np.ceil(lengths.context))
+
+    def _whole(self, lengths: Lengths) -> np.ndarray:
+        """Return the tokens in the cache of a sequence at the end of its answer."""
+        return np.asarray(np.ceil(lengths.cached + lengths.prompt + lengths.output))
 
     def shortage(self, lengths: Lengths) -> str:
         """Return why a request of the first of some lengths never fits."""
-        held = self._held(lengths)[:1]
+        held = np.maximum(self._held(lengths), self._whole(lengths))[:1]
         room = float(self._blocks(held)[0]) * self.rules.page
         longest = ", on average over time, the longest counting most" if lengths.output_cv[0] > 0 else ""
         return f"not one request fits: it holds {held[0]:,.0f} tokens{longest}, and the cache has room for {room:,.0f}"
