@@ -344,6 +344,14 @@ def test_generic_constants_of_fp8_are_those_of_what_a_machine_without_it_compute
     assert 0.9 * wide < narrow <= wide
 
 
+def test_so_are_those_that_stand_in_for_a_family_that_a_record_lacks():
+    """The A100 record of vLLM has no latent attention."""
+    wide, narrow = (
+        prefill_estimate("deepseek-v2-lite", "a100-sxm-80gb", prompt=16384, kv=kv, calibration="vllm").kernels_s for kv in ("bf16", "fp8")
+    )
+    assert 0.9 * wide < narrow <= wide
+
+
 def test_a_record_from_before_a_form_had_a_constant_is_as_good_as_it_was():
     times = [decode_estimate("llama-3-8b", "h100-sxm", calibration=changed(large=c)).time_s for c in (None, constant(1e-4))]
     assert times[0] == times[1]  # 1e-4 is where that constant has no effect

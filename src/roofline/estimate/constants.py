@@ -196,11 +196,11 @@ def choose(
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
     peaks, bandwidths, quantiles, large, borders, generic, stand_ins = [], [], [], [], [], [], []
     tables: dict[int, ShapeTable] = {}
-    for given in ops:
-        op = given if record.rates.origin != "fraction" else _as_computed(given, hardware)
-        found, origin = _nearest(record, op, steps, static=static), record
+    of_any_machine = record.rates.origin == "fraction"
+    for op in ops:
+        found, origin = None if of_any_machine else _nearest(record, op, steps, static=static), record
         if found is None:
-            origin = generic_record()
+            op, origin = _as_computed(op, hardware), record if of_any_machine else generic_record()
             found = _nearest(origin, op, steps)
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
