@@ -129,9 +129,10 @@ def compare(group: KernelGroup, record: CalibrationRecord, hardware: Hardware) -
             chosen = choose_each(family, some.op, some.seconds.shape, record, hardware, steps=frozenset({kind}))
             rates = {"peak_flops_per_s": chosen.peak_flops_per_s, "bandwidth": chosen.bandwidth}
             features = {name: column.reshape(len(chosen.generic), -1) for name, column in class_features(family, [some]).items()}
-            ratios[rows] = family.seconds(features, chosen.constants, **rates).ravel() / some.seconds
+            times = family.seconds(features, chosen.constants, **rates)
+            ratios[rows] = times.ravel() / some.seconds
             residuals = chosen.residuals(family, features)
-            low, high = ((residuals.at(level) + np.zeros_like(next(iter(features.values())))).ravel() for level in (0.1, 0.9))
+            low, high = (np.broadcast_to(residuals.at(level), times.shape).ravel() for level in (0.1, 0.9))
             inside[rows] = (-np.log(ratios[rows]) >= low) & (-np.log(ratios[rows]) <= high)
     return ratios, inside
 

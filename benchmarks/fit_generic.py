@@ -46,15 +46,9 @@ class Pool:
         self, gpu: str, features: Mapping[str, np.ndarray], seconds: np.ndarray, rates: tuple[float, np.ndarray], decode: np.ndarray
     ) -> None:
         """Add the points of one table."""
-        self.gpus.append(gpu)
-        self.features.append(features)
-        self.seconds.append(seconds)
-        self.rates.append(rates)
-        self.decode.append(decode)
-
-    def of(self, gpu: str) -> list[bool]:
-        """Return which tables are of a GPU."""
-        return [g == gpu for g in self.gpus]
+        columns = (self.gpus, gpu), (self.features, features), (self.seconds, seconds), (self.rates, rates), (self.decode, decode)
+        for column, value in columns:
+            column.append(value)
 
     def columns(self, wanted: list[bool]) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
         """Return features, times, peaks and bandwidths of some of the tables."""
@@ -97,7 +91,7 @@ def unseen(pool: Pool, family: str) -> dict[str, np.ndarray]:
         if not any(others):
             continue
         values = {name: value for name, (value, _, _) in fit(pool, family, others).items()}
-        x, t, peak, bandwidth = pool.columns(pool.of(gpu))
+        x, t, peak, bandwidth = pool.columns([g == gpu for g in pool.gpus])
         found[gpu] = np.log(t / FAMILIES[family].of_any_machine().seconds(x, values, peak_flops_per_s=peak, bandwidth=bandwidth))
     return found
 
@@ -131,13 +125,9 @@ def build() -> tuple[CalibrationRecord, str]:
         if len(left_out) < 2:
             continue
         rest = np.concatenate(list(left_out.values()))
-        x, decode = (
-            {name: np.concatenate([pool.columns(pool.of(gpu))[0][name] for gpu in left_out]) for name in pool.features[0]},
-            np.concatenate([d for gpu in left_out for d, own in zip(pool.decode, pool.of(gpu), strict=True) if own]),
-        )
-        fields = residual_fields(FAMILIES[family], x, rest, decode) | {
-            "error": float(np.mean([np.mean(np.abs(np.expm1(-r))) for r in left_out.values()]))
-        }
+        every = pool.columns([True] * len(pool.gpus))[0]  # GPU by GPU, as the residuals are
+        fields = residual_fields(FAMILIES[family], every, rest, np.concatenate(pool.decode))
+        fields["error"] = float(np.mean([np.mean(np.abs(np.expm1(-r))) for r in left_out.values()]))
         errors = {gpu: float(np.median(np.abs(np.expm1(-r)))) for gpu, r in left_out.items()}
         units = {c.name: c.unit for c in FAMILIES[family].constants}
         constants = fit(pool, family, [True] * len(pool.gpus))

@@ -113,7 +113,5 @@ def _why_nothing(asked: Asked) -> str:
         except RooflineError as error:
             return str(error).rstrip(".")
         if not loads.fits.all():
-            blocks = asked.case.limits.get("kv_blocks")
-            room = f"the memory of {describe(deployment)} beside the weights" if blocks is None else f"kv_blocks of {blocks}"
-            return f"not one request fits into {room}"
+            return service.never(f" of {describe(deployment)}")
     return "closed forms find none"

@@ -242,8 +242,7 @@ def reasons_against(at: Operation, promises: Mapping[str, float], share: float) 
     given = {name: value for name, value in service.given.items() if name not in ("basis", "calibration", "quantile", "fit")}
     floors = Loads(Service.of(service.deployment, {**given, "basis": "floor"}), at.lengths)
     lowest = _values(Operation(floors, floors.open_loop(at.point.rate), sent=at.point.rate), share)
-    room = "the memory beside the weights" if "kv_blocks" not in service.given else f"kv_blocks of {service.given['kv_blocks']}"
-    found = np.where(at.loads.fits, "", f"not one request fits into {room}").astype(object)
+    found = np.where(at.loads.fits, "", service.never()).astype(object)
     for name, seconds in promises.items():
         for i in np.flatnonzero(at.loads.fits & (here[name] > seconds * (1 + _ROUNDING))):
             below, basis = lowest[name][i], service.server.time.basis if service.fit is None else "fit"

@@ -131,6 +131,11 @@ class Service:
         """Return the tokens in the cache of a sequence at the end of its answer."""
         return np.asarray(np.ceil(lengths.cached + lengths.prompt + lengths.output))
 
+    def never(self, where: str = "") -> str:
+        """Return that no request fits, and into what: the blocks that were given, or the memory, which `where` may name the machine of."""
+        blocks = self.given.get("kv_blocks")
+        return f"not one request fits into {f'the memory{where} beside the weights' if blocks is None else f'kv_blocks of {blocks}'}"
+
     def shortage(self, lengths: Lengths) -> str:
         """Return why a request of the first of some lengths never fits."""
         held = np.maximum(self._held(lengths), self._whole(lengths))[:1]
