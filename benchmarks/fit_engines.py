@@ -5,13 +5,16 @@ host makes up for the errors of one set of kernels. Fitted for each engine: `seq
 launch a layer of each kind. `step_s` is 0: the engines prepare a step while the one before runs, and a constant of each step besides
 brings models that are left out no nearer. What rows of one engine do not tell is another's: TensorRT-LLM's dense layers, and SGLang's request and layers without a
 recurrent state, are vLLM's. What first tokens come later is fitted of TensorRT-LLM for layers of latent attention, since a prompt of DeepSeek-R1 takes others less
-than its own first token, and of SGLang, by layers in the geometric mean of the others' ratios. Which steps with prompts run from graphs, and what a
-step holds, is as the sweeps' scripts say (``served_told``). Least are
+than its own first token, and of SGLang, by layers in the geometric mean of the others' ratios. SGLang's times of today are those of the sample's
+versions, which stand beside them in its profile, but for one factor each of layers and of first tokens' delays: they are fitted to how much shorter
+times became from version 0.5.9 to 0.5.12 on H200 (ten pairs of equal labels, ``served_rows.later``), in which errors of kernels cancel. Which steps with prompts run from graphs, and what a step holds, is as the sweeps' scripts say
+(``served_told``). Least are
 
     mean of sqrt(r² + 0.05²) over TPOT of all rows + the same over TTFT of rows that tell the host from the queue,
 
 r the logarithm of predicted over measured; those are rows of at most 16 clients that fit into the memory, without data-parallel attention. The
-interval of `step_s` has 10 to 90 % of what fits beside the other times without one of the models, with either set of kernels.
+interval of `step_s` has 10 to 90 % of what fits beside the other times without one of the models, with either set of kernels; that of SGLang today is
+that of its earlier versions.
 
 Usage: ``python benchmarks/fit_engines.py`` prints the times; ``--write`` puts them into the profiles, ``--records DIR`` takes records from a
 folder, by file name, before the shipped ones.
@@ -19,7 +22,7 @@ folder, by file name, before the shipped ones.
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -32,12 +35,16 @@ from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
 from roofline.serving.closed_forms.forms import closed_decoding, conserved_rate, lockstep_times, loop_wait
 from roofline.serving.closed_forms.phases import Plan, assembled, on_one_rank, planned, seconds_of
-from served_rows import DEV, Served, aggregated, sample
+from served_rows import DEV, Served, aggregated, later, sample
 from served_systems import ROUNDS, Records, configurations, deploy, served_as, tokens_of
 from served_told import graph_tokens_of
 
 PROFILES = Path(__file__).parents[1] / "hardware_specs" / "engines"
 KERNELS = ("own", "generic")
+FACTORS, ABOUT = np.linspace(0, 1, 21), 1.01
+"""Factors of layers that are tried, and how much worse one fits that fits about as well."""
+EARLIER, THEN = "sglang earlier", "sglang then"
+"""Host times of the sample's versions of SGLang, which has newer ones, and its rows with the labels of newer ones."""
 MOST_CLIENTS = 16
 SOFT = 0.05
 KINDS = ("dense", "experts", "other_experts", "recurrent_experts")
@@ -204,13 +211,45 @@ def sglang(known: Host, times: np.ndarray) -> Host:
     return replace(known, sequence=sequence, layers=np.append(known.layers[:-1], recurrent), first=factor * known.first)
 
 
+def pairs(sampled: Iterable[Served]) -> tuple[list[Served], list[Served]]:
+    """Return rows of later versions, and the same with the times that the sample has for their labels."""
+    known = {replace(row, version="").labels: row for row in sampled if row.speculative == "none"}
+    found = [(row, known[labels]) for row in later() if (labels := replace(row, version="").labels) in known]
+    return [row for row, _ in found], [replace(row, tpot_s=earlier.tpot_s, ttft_s=earlier.ttft_s) for row, earlier in found]
+
+
+def today(earlier: Host, then: Sequence[Rows], now: Sequence[Rows]) -> Host:
+    """Return the host times of later versions, by what rows of equal labels took then and now.
+
+    Layers that are launched faster than their kernels run take no time, whatever their own: the factor is the largest that fits about as well as
+    any. A layer with a recurrent state, of which there are no pairs, is taken for one of another attention.
+    """
+    known = replace(earlier, layers=np.append(earlier.layers[:-1], earlier.layers[-2]))
+
+    def host_of(layers: float, first: float) -> Host:
+        return replace(known, layers=layers * known.layers, first=first * known.first)
+
+    def loss(first: float, layers: float) -> float:
+        total = 0.0
+        for before, after in zip(then, now, strict=True):
+            tpot, ttft = (new - old for new, old in zip(errors(after, host_of(layers, first)), errors(before, known), strict=True))
+            total += soft(tpot) + soft(ttft[after.tells])
+        return total
+
+    found = {factor: minimize_scalar(loss, args=(factor,), bounds=(0, 2), method="bounded") for factor in FACTORS.tolist()}
+    enough = ABOUT * min(each.fun for each in found.values())
+    largest = max(factor for factor, each in found.items() if each.fun <= enough)
+    return host_of(largest, found[largest].x)
+
+
 def fits(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
     """Return the host times of all engines; SGLang's first tokens come later by layers in the mean ratio of the other engines' layers."""
     found = {"vllm": fit(rows["vllm"], vllm, [5.0, 2.5, 2.1, 2.8, 5.0])}
     found["trtllm"] = fit(rows["trtllm"], partial(trtllm, found["vllm"]), [5.0, 2.5, 2.8, 5.0, 4.0])
     ratios = np.exp(np.mean([np.log(host.layers / host.layers[0]) for host in found.values()], axis=0))
     known = replace(found["vllm"], first=ratios)
-    return found | {"sglang": fit(rows["sglang"], partial(sglang, known), [5.0, 5.0, 2.0])}
+    found[EARLIER] = fit(rows[EARLIER], partial(sglang, known), [5.0, 5.0, 2.0])
+    return found | {"sglang": today(found[EARLIER], rows[THEN], rows["sglang"])}
 
 
 def clients(rows: Mapping[str, Sequence[Rows]]) -> dict[float, float]:
@@ -251,17 +290,18 @@ def table(host: Host, ends: tuple[float, float]) -> dict[str, float]:
     return {name: float(f"{round(seconds, 7):.2g}") for name, seconds in times.items()}
 
 
-def write(engine: str, times: Mapping[str, float]) -> None:
+def write(which: str, times: Mapping[str, float]) -> None:
     """Put fitted times into a profile."""
+    engine, _, part = which.partition(" ")
     file = PROFILES / f"{engine}.toml"
-    text = file.read_text(encoding="utf-8")
+    before, header, text = file.read_text(encoding="utf-8").partition(f"[[{part}]]\n" if part else "[host]\n")
     for name, seconds in times.items():
-        within = r"(^\[host\.first_token_s\]\n(?:.+\n)*?)" if name.startswith("first_") else "()"
+        within = r"(^\[\w+\.first_token_s\]\n(?:.+\n)*?)" if name.startswith("first_") else "()"
         key = name.removeprefix("first_")
         text, found = re.subn(rf"(?m){within}^{key} = .*$", rf"\g<1>{key} = {seconds:g}", text, count=1)
         if found != 1:
             raise SystemExit(f"{file.name}: {name} stands there {found} times")
-    file.write_text(text, encoding="utf-8")
+    file.write_text(before + header + text, encoding="utf-8")
 
 
 def main() -> None:
@@ -271,17 +311,21 @@ def main() -> None:
     parser.add_argument("--client", action="store_true", help="only print how well times of the other client's requests fit")
     parser.add_argument("--records", type=Path, help="a folder of records that stand before the shipped ones, by file name")
     asked = parser.parse_args()
-    served = [row for row in aggregated(sample()) if not isinstance(row, str) and row.machine in DEV]
+    sampled = [row for row in aggregated(sample()) if not isinstance(row, str) and row.machine in DEV]
+    served = {engine: [row for row in sampled if row.engine == engine] for engine in ENGINES}
+    now, then = pairs(sampled)
+    served |= {EARLIER: served["sglang"], "sglang": now, THEN: then}
     records = Records(asked.records)
-    rows = {
-        engine: [kernels_of([row for row in served if row.engine == engine], records, which) for which in KERNELS] for engine in ENGINES
-    }
+    rows = {name: [kernels_of(each, records, which) for which in KERNELS] for name, each in served.items()}
     if asked.client:
         for seconds, loss in clients(rows).items():
             print(f"{seconds:g} s: {loss:.4f}")
         return
-    for engine, host in fits(rows).items():
-        times = table(host, interval(rows[engine], host))
+    hosts = fits(rows)
+    ends = {name: interval(rows[name], host) for name, host in hosts.items() if name != "sglang"}
+    ends["sglang"] = ends[EARLIER]
+    for engine, host in hosts.items():
+        times = table(host, ends[engine])
         print(f"{engine}: " + ", ".join(f"{name} {seconds:g}" for name, seconds in times.items()))
         for which, part in zip(KERNELS, rows[engine], strict=True):
             tpot, ttft = (np.median(np.abs(np.expm1(error))) for error in errors(part, host))

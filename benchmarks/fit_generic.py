@@ -1,7 +1,9 @@
 """Fit one set of constants for all machines to the kernel tables of every GPU and engine, and measure how wrong it is on each.
 
 The set is the record ``generic``: shares of a machine's own peaks, and times. Its interval is that of machines it has not seen: every
-GPU is left out once, the rest is fitted, and the GPU left out is judged. What unpacking a weight of ggml's K-quants costs a machine without matrix units is fitted
+GPU is left out once, the rest is fitted, and the GPU left out is judged. Collectives of machines whose devices reach each other over host links are a
+class of their own; the tables have one such machine, so that there an engine is left out (NCCL's exchanges are the same for all), and the interval is at
+least that of other links. What unpacking a weight of ggml's K-quants costs a machine without matrix units is fitted
 to published rates of Apple's (`desktop_decode`).
 
 Usage: ``python benchmarks/fit_generic.py`` prints; ``--write`` writes hardware_specs/measured/generic.json and the table of
@@ -11,6 +13,7 @@ docs/estimates.md.
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +29,11 @@ from roofline.fitting.solve import fit_family
 from roofline.fitting.tables import class_features, group_rates, split_classes
 from roofline.kernels import FAMILIES
 from roofline.records import CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, save_record
+from roofline.records.schema import PERCENTILES
 
 PAGE = DOCS / "estimates.md"
+Kind = tuple[str, str, str]  # family, operand format, and over which links: empty for scale-up links and for what needs none
+HOST = "host"
 ROWS = 60
 """Rows of a class from each table: every GPU and engine counts alike."""
 
@@ -58,22 +64,27 @@ class Pool:
         return x, np.concatenate([self.seconds[i] for i in some]), peak, bandwidth
 
 
-def gather() -> dict[tuple[str, str], Pool]:
-    """Return points by family and operand format; where a format is stored in several ways, all of them."""
-    pools: dict[tuple[str, str], Pool] = {}
+def gather() -> dict[Kind, Pool]:
+    """Return points by family, operand format and links; where a format is stored in several ways, all of them."""
+    pools: dict[Kind, Pool] = {}
     for gpu, machine in MACHINES.items():
         hardware = Hardware.load(machine)
+        host = hardware.scale_up is None
         for engine in ENGINES:
+            name = f"{gpu} {engine}" if host else gpu  # of links that one GPU has
             found = [table for _, table in lanes(gpu, engine)]
             for (family, _, operand), (groups, _) in split_classes(found, hardware, rows_per_table=ROWS).items():
                 x, t = class_features(FAMILIES[family], groups), np.concatenate([group.seconds for group in groups])
                 peak, bandwidth = group_rates(FAMILIES[family], operand, groups, hardware)
                 rates = peak, np.broadcast_to(bandwidth, t.shape)
                 decode = decode_rows(groups)
-                pools.setdefault((family, operand), Pool()).add(gpu, x, t, rates, decode)
+                links = HOST if host and FAMILIES[family].roof == "link" else ""
+                pools.setdefault((family, operand, links), Pool()).add(name if links else gpu, x, t, rates, decode)
                 if family == "exchange" and np.any(pair := x["ranks"] == 2):
                     sent = {"bytes": x["bytes"][pair]}  # between two ranks an exchange is one message each way
-                    pools.setdefault(("send", operand), Pool()).add(gpu, sent, t[pair], (peak, rates[1][pair]), decode[pair])
+                    pools.setdefault(("send", operand, links), Pool()).add(
+                        name if links else gpu, sent, t[pair], (peak, rates[1][pair]), decode[pair]
+                    )
     return pools
 
 
@@ -94,6 +105,20 @@ def unseen(pool: Pool, family: str) -> dict[str, np.ndarray]:
         x, t, peak, bandwidth = pool.columns([g == gpu for g in pool.gpus])
         found[gpu] = np.log(t / FAMILIES[family].of_any_machine().seconds(x, values, peak_flops_per_s=peak, bandwidth=bandwidth))
     return found
+
+
+def wider(fields: Mapping[str, Any], other: KernelClass) -> dict[str, Any]:
+    """Return the residuals of a class of one GPU, at least as wide as those of another; its own by kinds and sizes are too few."""
+    pairs = zip(PERCENTILES, fields["residual_quantiles"], other.residual_quantiles, strict=True)
+    quantiles = tuple(own if percent == 50 else (min if percent < 50 else max)(own, most) for percent, own, most in pairs)
+    return {"residual_quantiles": quantiles, "error": fields["error"]}
+
+
+def note_of(rows: int, gpus: int, links: str) -> str:
+    """Return what a class was fitted to."""
+    if links:
+        return f"fitted to {rows} rows of one GPU, and no other checks it; the residuals are at least those of other links"
+    return f"fitted to {rows} rows of {gpus} GPUs; the error and the residuals are those of GPUs left out of the fit"
 
 
 def launch() -> FittedConstant:
@@ -118,9 +143,9 @@ configurations of the wheel's silicon_sample.csv [s]."""
 
 def build() -> tuple[CalibrationRecord, str]:
     """Return the record, and the table of its errors on GPUs that it has not seen."""
-    classes, rows = [], []
-    pools = gather()
-    for (family, operand), pool in sorted(pools.items()):
+    classes: list[KernelClass] = []
+    rows = []
+    for (family, operand, links), pool in sorted(gather().items()):
         left_out = unseen(pool, family)
         if len(left_out) < 2:
             continue
@@ -128,6 +153,7 @@ def build() -> tuple[CalibrationRecord, str]:
         every = pool.columns([True] * len(pool.gpus))[0]  # GPU by GPU, as the residuals are
         fields = residual_fields(FAMILIES[family], every, rest, np.concatenate(pool.decode))
         fields["error"] = float(np.mean([np.mean(np.abs(np.expm1(-r))) for r in left_out.values()]))
+        fields = wider(fields, next(c for c in classes if c.family == family)) if links else fields
         errors = {gpu: float(np.median(np.abs(np.expm1(-r)))) for gpu, r in left_out.items()}
         units = {c.name: c.unit for c in FAMILIES[family].constants}
         constants = fit(pool, family, [True] * len(pool.gpus))
@@ -136,16 +162,19 @@ def build() -> tuple[CalibrationRecord, str]:
                 family=family,
                 stored="",
                 operand=operand,
+                fixed_sizes={"links": links} if links else {},
                 constants={n: FittedConstant(value=v, low=low, high=high, unit=units[n]) for n, (v, low, high) in constants.items()},
                 **fields,
-                note=f"fitted to {rest.size} rows of {len(left_out)} GPUs; the error and the residuals are those of GPUs left out of the fit",
+                note=note_of(rest.size, len(left_out), links),
             )
         )
         low, high = np.exp(np.percentile(rest, (10, 90)))
         worst = max(errors, key=errors.__getitem__)
-        what = f"{family}{'' if FAMILIES[family].roof == 'link' else f', {operand}'}"
+        what = f"{family}{'' if FAMILIES[family].roof == 'link' else f', {operand}'}{' over host links' if links else ''}"
         middle = float(np.median(list(errors.values())))
-        rows.append((what, len(left_out), f"{middle:.1%}", f"{errors[worst]:.1%} (`{MACHINES[worst]}`)", f"{low:.2f} … {high:.2f}"))
+        gpu, _, engine = worst.partition(" ")
+        which = f"`{MACHINES[gpu]}`{f', {engine}' if engine else ''}"
+        rows.append((what, 1 if links else len(left_out), f"{middle:.1%}", f"{errors[worst]:.1%} ({which})", f"{low:.2f} … {high:.2f}"))
     record = CalibrationRecord(
         id="generic",
         date="2026-11-22",

@@ -23,6 +23,7 @@ from served_fit import Parts, drawn, fit, measurement
 from served_requests import NOTHING, Host
 from served_rows import DENSE, DEV, Served, disaggregated, sample
 from served_systems import DRAWN, ROUNDS, Records, deploy, predict, shown, tokens_of
+from served_told import kind_of, profile_of
 
 PAGE = DOCS / "estimates.md"
 CHUNK = 8192
@@ -88,12 +89,13 @@ def with_constants(scored: Sequence[Apart], seed: int) -> list[Apart]:
     taught = defaultdict(list)
     for each in scored:
         if measurement(each.row) in training:
-            taught[each.row.engine, each.row.machine].append(each.parts)
-    hosts = {kind: np.array(astuple(fit(parts, Host.of(kind[0]), prior=0.8))) for kind, parts in taught.items()}
+            taught[kind_of(each.row)].append(each.parts)
+    profiles = {kind_of(each.row): Host.of(profile_of(each.row)) for each in scored}
+    hosts = {kind: np.array(astuple(fit(taught[kind], profile, prior=0.8))) for kind, profile in profiles.items()}
     found = []
     for each in scored:
         held = measurement(each.row) not in training
-        fitted = float(each.parts.tpot @ hosts[each.row.engine, each.row.machine]) if held else float("nan")
+        fitted = float(each.parts.tpot @ hosts[kind_of(each.row)]) if held else float("nan")
         found.append(Apart(each.row, each.parts, each.alone_s, each.pools_s, each.ttft_s, fitted))
     return found
 

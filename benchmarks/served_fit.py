@@ -84,7 +84,9 @@ def amounts_of(server: Server, host: Host, row: Served, found: Simulated) -> tup
 
 
 def fit(parts: Sequence[Parts], begin: Host, prior: float = PRIOR) -> Host:
-    """Return the constants that fit best."""
+    """Return the constants that fit best; those of the beginning if there is nothing to fit to."""
+    if not parts:
+        return begin
     start = np.array(astuple(replace(begin, sequence_s=max(begin.sequence_s, SEQUENCE_S))))
     spreads = np.array([SPREADS[name] for name in Host.__slots__])
     tpot, ttft = (np.stack([getattr(part, name) for part in parts]) for name in ("tpot", "ttft"))

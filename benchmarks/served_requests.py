@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from roofline import CalibrationRecord, Deployment, StepTime, Workload
-from roofline.engines import load_engine
+from roofline.engines import Engine
 from roofline.estimate.overheads import launching_s, of_layers
 from roofline.records import FittedConstant
 from roofline.requests import RequestTimes
@@ -48,9 +48,9 @@ class Host:
     prefill: float = 1.0  # and those of steps with prompts
 
     @classmethod
-    def of(cls, engine: str) -> "Host":
+    def of(cls, engine: Engine) -> "Host":
         """Return what an engine's profile says."""
-        host = load_engine(engine).host
+        host = engine.host
         return cls(host.request_s or 0.0, sequence_s=host.sequence_s or 0.0)
 
     def decode(self, row: Served) -> float:

@@ -28,6 +28,7 @@ from typing import Any
 from measured_tables import MACHINES, data_folder
 
 LABELS = Path(__file__).parent / "measurements" / "served_labels.csv.gz"
+LATER = Path(__file__).parent / "measurements" / "served_later.csv"
 BLACKWELL = ("b200-sxm", "b300-sxm", "gb200", "gb300")
 DEV = ("h100-sxm", "h200-sxm")
 """Machines on which structure and constants may be tuned; the others are reported as found."""
@@ -391,10 +392,50 @@ def served_as(row: Row) -> dict[str, str] | str:
     precision = row["precision"] or "bf16"
     if precision not in CHECKPOINTS[family]:
         return f"{family} in {precision} is not known"
-    set_by_scripts = precision == "fp8" and family in ("Llama-3.1-70B", "Qwen3.5-397B")
-    quantized = precision != "bf16" and row["backend"] == "trtllm" and family != "gpt-oss-120b"
-    kv = "fp8" if machine in BLACKWELL or quantized or set_by_scripts else "bf16"
+    kv = cache_format(machine, row["backend"], family, precision)
     return {"machine": machine, "family": family, "precision": precision, "kv": kv, "prefix": PREFIXES.get(family, "")}
+
+
+def cache_format(machine: str, engine: str, family: str, precision: str) -> str:
+    """Return the format of the cache."""
+    set_by_scripts = precision == "fp8" and family in ("Llama-3.1-70B", "Qwen3.5-397B")
+    quantized = precision != "bf16" and engine == "trtllm" and family != "gpt-oss-120b"
+    return "fp8" if machine in BLACKWELL or quantized or set_by_scripts else "bf16"
+
+
+def later() -> list[Served]:
+    """Return what InferenceX published of later versions than the sample has, numbered by their lines in ``served_later.csv``."""
+    with LATER.open(encoding="utf-8") as file:
+        return [of_later(line, row) for line, row in enumerate(csv.DictReader(file), start=1)]
+
+
+def of_later(line: int, row: Row) -> Served:
+    """Return a row of later versions as what was served."""
+    machine, engine, family, precision = (row[name] for name in ("machine", "engine", "family", "precision"))
+    model, weights = CHECKPOINTS[family][precision]
+    return Served(
+        line=line,
+        apart=False,
+        machine=machine,
+        engine=engine,
+        version=row["version"],
+        family=family,
+        model=model,
+        precision=precision,
+        weights=weights,
+        kv=cache_format(machine, engine, family, precision),
+        tensor=int(row["tensor"]),
+        data=1,
+        expert=int(row["expert"]),
+        isl=0.9 * float(row["isl"]),
+        osl=0.9 * float(row["osl"]),
+        drawn=True,
+        concurrency=float(row["concurrency"]),
+        speculative="none",
+        repaired="",
+        ttft_s=float(row["ttft_ms"]) * 1e-3,
+        tpot_s=float(row["tpot_ms"]) * 1e-3,
+    )
 
 
 def served(row: Row, what: Mapping[str, str], shape: Sequence[int], concurrency: float, found: Sequence[Row], repaired: str) -> Served:

@@ -30,9 +30,9 @@ from served_fit import Parts, drawn, fit, interval, measurement, parts_of
 from served_requests import Host, Server, run
 from served_rows import DENSE, DEV, TWICE, Served, aggregated, sample
 from served_systems import NOT_REFUTED, Records, configurations, deploy, predict, served_as, shown, tokens_of
+from served_told import Kind, kind_of, profile_of
 
 PAGE = DOCS / "estimates.md"
-Kind = tuple[str, str]  # engine and machine
 
 
 class Times(NamedTuple):
@@ -53,11 +53,6 @@ class Scored:
     ends: tuple[float, float]  # of the interval of 80 %, over fitted
     refuted: bool  # whether it is faster than its labels allow
     full: bool  # whether more clients ask than the cache has room for, or more wait for a first token than have one, as measured
-
-
-def kind_of(row: Served) -> Kind:
-    """Return what has constants of its own."""
-    return row.engine, row.machine
 
 
 def server_of(rows: Sequence[Served]) -> Server:
@@ -129,7 +124,7 @@ def score(rows: Sequence[Served], seed: int) -> tuple[list[Scored], Counter[str]
     """Return the scores of rows in their order, and how many have none for which reason."""
     reasons: Counter[str] = Counter()
     groups = configurations(rows)
-    profiles = {kind_of(row): Host.of(row.engine) for row in rows}
+    profiles = {kind_of(row): Host.of(profile_of(row)) for row in rows}
     training = drawn(rows, seed)
     taught, held = (
         [part for group in groups if (part := [row for row in group if (measurement(row) in training) == inside])]

@@ -35,7 +35,7 @@ from roofline import (
     serving_estimate,
 )
 from roofline.records import with_classes
-from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
+from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, later, sample
 from served_told import engine_of, graph_tokens_of, prompt_tokens_of, receive_interval_of, waits_of
 
 PAGE = DOCS / "estimates.md"
@@ -266,6 +266,18 @@ def hosts(scored: Sequence[Scored]) -> str:
     )
 
 
+def of_later(scored: Sequence[Scored]) -> str:
+    """Return the table of versions that the sample does not have, by machine."""
+    columns = {"own, kernels and 0.3 ms": ("own", "tpot_s"), "own and host": ("host", "tpot_s"), "generic": ("generic", "tpot_s")}
+    head = ("rows of", "rows", *(f"TPOT, {name}" for name in columns), "inside, own and host", "TTFT, own and host")
+    lines = []
+    for machine in sorted({each.row.machine for each in scored}):
+        part = [each for each in scored if each.row.machine == machine]
+        cells = (shown(errors(part, *column)) for column in columns.values())
+        lines.append((f"`{machine}`", len(part), *cells, inside(part, "host"), shown(errors(part, "host", "ttft_s"))))
+    return markdown(head, lines)
+
+
 def counted(counts: Sequence[Counter[str]]) -> str:
     """Return how many aggregated and disaggregated rows there are of each sort."""
     others = sorted(set().union(*counts) - set(READ.values()), key=lambda name: (name.startswith("not"), name))
@@ -326,6 +338,8 @@ def report(records: Records, chosen: Callable[[Served], bool]) -> dict[str, str]
         count["of all these, faster than the floor of their decode steps"] = sum(each.refuted for each in scored)
         counts.append(count + Counter({f"not scored: {reason}": there for reason, there in reasons.items()}))
         every += scored
+    newer, _ = score([row for row in later() if chosen(row)], records)
+    sections |= {"served later": of_later(newer)} if newer else {}
     lines = detail(sorted(every, key=lambda each: each.row.line))
     return {**sections, "served rows": counted(counts), "served_systems.csv": lines}
 

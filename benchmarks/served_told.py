@@ -5,28 +5,52 @@ From github.com/SemiAnalysisAI/InferenceX, ``benchmarks/`` (Apache-2.0, versions
 """
 
 import re
+from functools import cache
 from typing import Any
 
 from roofline.engines import Engine, load_engine
 from served_rows import BLACKWELL, Served
 
+Kind = tuple[str, str, str]  # engine, machine, and the versions whose host times are taken
+
 MANY = 10**6
 
 
-def engine_of(row: Served) -> Engine:
-    """Return the profile of a row's engine, with what is the row's own among its host times.
+NIGHTLY = ("0.5.9", "20260323", "0.5.10")
+"""What SGLang's nightly builds, and images without a version, are taken for: the first, and from that day on, or version, the last.
 
-    Clients' sampling is (`Served.sampling_s`). SGLang's fit is to versions up to 0.5.9; from 0.5.10 on a layer with a recurrent state launches fewer
-    kernels (github.com/sgl-project/sglang, pull request 21019, merged on 2026-03-23), and is taken for one of another attention.
-    """
-    engine = load_engine(row.engine)
-    host, layers = engine.host, engine.host.layer_s
-    nightly = re.search(r"-(2026\d{4})", row.version)
-    if row.engine == "sglang" and (nightly[1] >= "20260323" if nightly else row.version.startswith("0.5.10")):
-        layers = layers.but(recurrent_experts=None)
-    if layers is host.layer_s and not row.sampling_s:
+That day pull request 21019 (github.com/sgl-project/sglang) was merged, with which layers with a recurrent state launch fewer kernels.
+"""
+
+
+def profile_of(row: Served) -> Engine:
+    """Return the profile of a row's engine, with the host times of its version."""
+    return _profile(row.engine, row.version)
+
+
+@cache
+def _profile(engine: str, version: str) -> Engine:
+    profile = load_engine(engine)
+    if not profile.earlier:
+        return profile
+    before, day, then = NIGHTLY
+    nightly = re.search(r"-(20\d{6})", version)
+    if not version[:1].isdigit():
+        version = then if nightly and nightly[1] >= day else before
+    return profile.at(version)
+
+
+def kind_of(row: Served) -> Kind:
+    """Return what rows share that have constants of their own."""
+    return row.engine, row.machine, profile_of(row).host.versions
+
+
+def engine_of(row: Served) -> Engine:
+    """Return the profile of a row's engine, with what is the row's own among its host times: its clients' sampling (`Served.sampling_s`)."""
+    engine = profile_of(row)
+    if not row.sampling_s:
         return engine
-    return engine.but(host=host.but(sequence_s=(host.sequence_s or 0.0) + row.sampling_s, layer_s=layers))
+    return engine.but(host=engine.host.but(sequence_s=(engine.host.sequence_s or 0.0) + row.sampling_s))
 
 
 def told(row: Served) -> dict[str, Any]:
@@ -93,4 +117,4 @@ def graph_tokens_of(row: Served) -> int:
         few, many = answers.get((round(row.isl / 0.9), round(row.osl / 0.9)), (MANY, MANY))
         if row.concurrency >= (few if row.drafts else many):
             return MANY
-    return load_engine(row.engine).graphs.prefill_tokens or 0
+    return profile_of(row).graphs.prefill_tokens or 0

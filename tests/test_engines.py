@@ -65,6 +65,31 @@ def test_a_profile_cannot_be_changed(engine):
     assert load_engine(engine.id) is engine
 
 
+def test_earlier_versions_have_host_times_of_their_own():
+    """Matched runs of DeepSeek-R1 on H200 under SGLang 0.5.9 and 0.5.12 (InferenceX, pull request 3173): prompts of 922 tokens cost others less."""
+    sglang, vllm = load_engine("sglang"), load_engine("vllm")
+    old, new = sglang.at("0.5.9").host, sglang.host
+    assert sglang.at("0.5.12") is sglang.at("v0.5.10.post1") is sglang
+    assert sglang.at("0.5.6.post2").host == sglang.at("0.4").host == old
+    assert old.layer_s.other_experts > new.layer_s.other_experts
+    assert old.first_token_s.other_experts > new.first_token_s.other_experts
+    assert old.sequence_s == new.sequence_s
+    assert vllm.at("0.11") is vllm
+    slow, fast = (StepTime(R1_NODE, calibration="sglang", engine=profile)([1], [512], [0]) for profile in (sglang.at("0.5.9"), sglang))
+    assert slow > 1.3 * fast
+
+
+def test_versions_are_checked():
+    with pytest.raises(InvalidValueError, match=r"version is 'latest'; it must be a version of SGLang, such as '0\.5\.23'"):
+        load_engine("sglang").at("latest")
+    sglang = load_engine("sglang")
+    with pytest.raises(InvalidValueError, match="end before a version"):
+        sglang.but(earlier=(sglang.host,))
+    (earlier,) = sglang.earlier
+    with pytest.raises(InvalidValueError, match="the oldest first"):
+        sglang.but(earlier=(earlier, earlier.but(before="0.5.2")))
+
+
 @pytest.mark.parametrize("name", ["TensorRT-LLM", "tensorrt llm", "TRTLLM", "trtllm"])
 def test_an_engine_has_its_id_and_its_own_name(name):
     assert load_engine(name).id == "trtllm"
@@ -141,6 +166,42 @@ def test_an_amount_of_memory_is_asked_for():
 # ----------------------------------------------------------------------------------------------------- what estimates take
 
 R1 = {"model": "deepseek-r1", "hardware": "h200-sxm", "tensor_parallel": 8}
+R1_NODE = Deployment("deepseek-r1", "h200-sxm", tensor_parallel=8)
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "experts", "within"),
+    [
+        ("sglang", "deepseek-r1", 1, True),
+        ("sglang", "deepseek-r1", 8, False),
+        ("sglang", "glm-5-fp8", 1, False),
+        ("vllm", "deepseek-r1", 1, False),
+    ],
+)
+def test_a_shared_expert_within_the_routed_ones_has_no_kernels(engine, model, experts, within):
+    """SGLang 0.5.14, determine_num_fused_shared_experts: DeepseekV3ForCausalLM with 256 experts and one shared, not with expert parallelism."""
+    split = {"tensor_parallel": 8, "expert_parallel": experts}
+    estimate = decode_estimate(model, "h200-sxm", batch=4, context=1000, calibration=engine, **split)
+    shared = [kernel.name for kernel in estimate.by_op() if "shared_experts" in kernel.name]
+    assert bool(shared) != within
+    assert any("computes the shared expert" in note for note in estimate.notes) == within
+
+
+def test_a_shared_expert_within_is_one_more_that_every_token_visits():
+    """DeepSeek-R1's are 3 · 7168 · 2048 bytes of fp8 and as many scales as 128 × 128 blocks; a token visits 8 of 256 routed ones."""
+    from roofline.kernels.stacks import stack_kernels
+
+    program = R1_NODE.program
+    (alone,), (within,) = (
+        [op for stack in stack_kernels(program, shared_within=counts) for op in stack.ops if op.family == "experts"]
+        for counts in ((), (256,))
+    )
+    more = {name: getattr(within, name) - getattr(alone, name) for name in ("flops", "weight_bytes", "rows")}
+    assert {name: sum(form.terms.values()) for name, form in more.items() if name != "weight_bytes"} == {
+        "flops": pytest.approx(2 * 3 * 7168 * 2048 / 8),
+        "rows": pytest.approx(1),
+    }
+    assert more["weight_bytes"].terms[1] == pytest.approx(3 * 7168 * 2048 / 8 * (1 + 4 / 128**2))
 
 
 def test_a_step_takes_the_times_of_its_records_engine(engine):
@@ -233,10 +294,11 @@ def test_a_step_takes_a_profile_not_its_name(given):
 
 def test_layers_with_a_recurrent_state_have_a_time_of_their_own():
     """Qwen3.5-397B-A17B has 60 layers, every fourth of them attention, as its config.json says (full_attention_interval)."""
-    host = load_engine("sglang").host
-    layers = 15 * host.layer_s.experts + 45 * host.layer_s.recurrent_experts
+    old = load_engine("sglang").at("0.5.9")
+    layers = 15 * old.host.layer_s.experts + 45 * old.host.layer_s.recurrent_experts
     node = {"model": "qwen3.5-397b-a17b", "hardware": "h200-sxm", "tensor_parallel": 8}
-    assert prefill_estimate(**node, prompt=16, calibration="sglang").time_s == pytest.approx(layers + host.sequence_s)
+    step = StepTime(Deployment(**node), calibration="sglang", engine=old)
+    assert step([1], [16], [0]) == pytest.approx(layers + old.host.sequence_s)
     vllm = load_engine("vllm").host
     unknown = 15 * vllm.layer_s.experts + 45 * vllm.layer_s.other_experts
     assert prefill_estimate(**node, prompt=600, calibration="vllm").time_s == pytest.approx(unknown + vllm.sequence_s, rel=0.01)

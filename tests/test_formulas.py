@@ -668,10 +668,11 @@ def test_popularities_add_up_to_one_or_to_the_visits_of_a_token(total, right):
 def test_a_kernel_that_was_measured_has_its_own_constants(name):
     """Whatever else a record has of the same family: other formats of the same width, or other kernels."""
     record = load_record(name)
-    machine = Hardware.load(record.hardware or "h100-sxm")
     for found in record.classes:
         if found.constants and not (found.shapes and FAMILIES[found.family].alike):  # test_shapes has those
-            kind = "normalization" if found.fixed_sizes.get("kernel") == "norm" else "element-wise"
+            over_host = found.fixed_sizes.get("links") == "host"  # devices that no other links join
+            machine = Hardware.load("rtx-4090" if over_host else record.hardware or "h100-sxm")
+            kind = "collective" if over_host else "normalization" if found.fixed_sizes.get("kernel") == "norm" else "element-wise"
             op = Op("kernel", kind, found.operand, family=found.family, stored=found.stored or found.operand)
             chosen = choose(FAMILIES[found.family], [op], record, machine, steps=found.steps or STEPS, static=found.static_scales)
             grow = {c.name for c in FAMILIES[found.family].constants if c.grows and record.rates.origin == "fraction"}

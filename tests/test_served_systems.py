@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from roofline.engines import load_engine
+
 
 @pytest.fixture(scope="module")
 def systems(import_benchmark):
@@ -274,9 +276,9 @@ def test_hosts_of_rows_take_what_their_clients_and_versions_say(import_benchmark
     assert engine_of(qwen).host.sequence_s - usual.sequence_s == pytest.approx(21.73e-6, rel=1e-3)
     assert (qwen.client_s, served_row(rows).client_s) == (0.06, 0.0)
     state = {"family": "Qwen3.5-397B", "model": "qwen3.5-397b-a17b", "engine": "sglang"}
-    versions = ("0.5.9", "0.5.10.post1", "nightly-dev-20260216-d3bae71e", "nightly-dev-20260402-d7256eb6")
+    versions = ("0.5.9", "0.5.10.post1", "nightly-dev-20260216-d3bae71e", "nightly-dev-20260402-d7256eb6", "nightly-dev")
     known = [engine_of(served_row(rows, **state, version=version)).host.layer_s.recurrent_experts is not None for version in versions]
-    assert known == [True, False, True, False]
+    assert known == [True, False, True, False, True]
 
 
 def test_which_steps_with_prompts_run_from_graphs_is_as_the_scripts_say(import_benchmark, rows):
@@ -302,7 +304,7 @@ def test_constants_are_found_in_simulated_times(import_benchmark, rows, systems)
         measured = served_row(rows, concurrency=clients, isl=512.0, osl=32.0, drawn=False, tpot_s=found.tpot_s, ttft_s=found.ttft_s(known))
         parts.append(fitting.parts_of(server, known, measured))
         assert parts[-1].error(known) == pytest.approx(0.0, abs=1e-9)
-    profile = asked.Host.of("vllm")
+    profile = asked.Host.of(load_engine("vllm"))
     worst = [max(abs(part.error(host)) for part in parts) for host in (profile, fitting.fit(parts, profile, prior=0.01))]
     assert worst[1] < 0.05 < worst[0]
 

@@ -15,6 +15,7 @@ from roofline.engines.profile import (
     LayerTimes,
     Limits,
     Scheduling,
+    SharedExperts,
     Speculation,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "LayerTimes",
     "Limits",
     "Scheduling",
+    "SharedExperts",
     "Speculation",
     "list_engines",
     "load_engine",

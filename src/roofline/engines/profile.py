@@ -1,5 +1,6 @@
 """`Engine`: what a serving engine does unless it is told otherwise, and the tables that it consists of."""
 
+import re
 from typing import Annotated, Literal
 
 from roofline.calls import checks_call
@@ -171,6 +172,18 @@ class Speculation(Table):
     drafts: Count | None = None
 
 
+class SharedExperts(Table):
+    """Which shared experts are computed in the kernel of the routed ones.
+
+    Parameters
+    ----------
+    within : tuple of int
+        Routed experts of mixtures, beside latent attention that reads every key, whose one shared expert is, unless experts are divided whole [-].
+    """
+
+    within: tuple[Count, ...]
+
+
 class LayerTimes(Description):
     """What the host takes for one layer of a step that runs eagerly, by kind of layer.
 
@@ -198,7 +211,9 @@ class HostTimes(Table):
     Parameters
     ----------
     versions : str
-        Versions of the engine that were served [-].
+        Versions of the engine that were served, and on what [-].
+    before : str, optional
+        The first version of which these times are no longer true; None for those of today's [-].
     step_s : float
         Each step, as far as it does not pass while the step before runs [s].
     step_low_s, step_high_s : float
@@ -214,6 +229,7 @@ class HostTimes(Table):
     """
 
     versions: str
+    before: Annotated[str, NOT_EMPTY] | None = None
     step_s: Seconds
     step_low_s: Seconds
     step_high_s: Seconds
@@ -258,8 +274,12 @@ class Engine(Description):
         Number formats [-].
     host : HostTimes
         Times of the host [-].
+    earlier : tuple of HostTimes, optional
+        Times of the host in earlier versions, the oldest first [-].
     speculation : Speculation, optional
         Use of draft modules [-].
+    shared_experts : SharedExperts, optional
+        Shared experts that have no kernels of their own [-].
     """
 
     schema_version: Literal[1]
@@ -274,7 +294,47 @@ class Engine(Description):
     cache: CacheMemory
     formats: Formats
     host: HostTimes
+    earlier: tuple[HostTimes, ...] = ()
     speculation: Speculation | None = None
+    shared_experts: SharedExperts | None = None
+
+    def _check(self) -> None:
+        if any(host.before is None for host in self.earlier) or self.host.before is not None:
+            raise InvalidValueError("earlier host times end before a version, which `before` names, and those of `host` end before none.")
+        ends = [_version_key(host.before) for host in self.earlier if host.before]
+        if ends != sorted(ends):
+            raise InvalidValueError("earlier host times stand in the order of their versions, the oldest first.")
+
+    @checks_call
+    def at(self, version: str) -> "Engine":
+        """Return the profile with the host times of a version; all else is as in the version whose source was read.
+
+        Parameters
+        ----------
+        version : str
+            A version of the engine, as it names itself [-].
+
+        Returns
+        -------
+        Engine
+            This profile, or one whose `host` is of the earlier version [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If `version` has no number.
+
+        Examples
+        --------
+        >>> from roofline.engines import load_engine
+        >>> load_engine("sglang").at("0.5.9").host.versions
+        '0.5.1–0.5.9, on H100 and H200'
+        """
+        key = _version_key(version) if isinstance(version, str) else ()
+        if not key:
+            raise InvalidValueError(f"version is {quoted(version)}; it must be a version of {self.name}, such as {self.version!r}.")
+        host = next((host for host in self.earlier if host.before and key < _version_key(host.before)), self.host)
+        return self if host is self.host else self.but(host=host.but(before=None), earlier=())
 
     @checks_call
     def limits_on(self, memory_bytes: float, device: str = "") -> Limits:
@@ -314,3 +374,9 @@ class Engine(Description):
     def __str__(self) -> str:
         host = f"{self.host.step_s * 1e6:.0f} µs of host time per step and {(self.host.sequence_s or 0.0) * 1e6:.0f} µs per sequence"
         return f"{self.name} {self.version}: {self.scheduling.policy}, {host}"
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version up to the first part that has none at its front: those of "v0.5.10.post1" are 0, 5 and 10."""
+    numbers = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
+    return tuple(map(int, numbers[1].split("."))) if numbers else ()

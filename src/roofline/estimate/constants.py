@@ -198,10 +198,11 @@ def choose(
     tables: dict[int, ShapeTable] = {}
     of_any_machine = record.rates.origin == "fraction"
     for op in ops:
-        found, origin = None if of_any_machine else _nearest(record, op, steps, static=static), record
+        links = _links(op, hardware)
+        found, origin = None if of_any_machine else _nearest(record, op, steps, static=static, links=links), record
         if found is None:
             op, origin = _as_computed(op, hardware), record if of_any_machine else generic_record()
-            found = _nearest(origin, op, steps)
+            found = _nearest(origin, op, steps, links=links)
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
         stand_ins.append(_stand_in(op, found, record, own=origin is record))
@@ -215,7 +216,7 @@ def choose(
         peaks.append(peak)
         bandwidths.append(bandwidth)
         small, over, border = _by_size(family, found, fit, origin, steps)
-        general = _nearest(generic_record(), op, steps) if _differs(op, found) else None
+        general = _nearest(generic_record(), op, steps, links=links) if _differs(op, found) else None
         if general is not None:  # constants that stand in for another format's
             least, most, apart = _by_size(family, general, general, generic_record(), steps)
             small, over, border = _wider(small, least), _wider(over, most), min(border, apart)
@@ -288,12 +289,21 @@ def _differs(op: Op, found: KernelClass) -> bool:
     return found.operand != op.operand or found.stored not in ("", op.stored)
 
 
-def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str], *, static: bool = False) -> KernelClass | None:
+def _links(op: Op, machine: Hardware) -> str:
+    """Return ``"host"`` for a collective whose devices reach each other over host links; else nothing."""
+    if op.kind != "collective":
+        return ""
+    link, beyond = machine.exit_ceilings
+    over_host = machine.scale_up is None if not _outside(op) else beyond is not None and beyond is machine.host_ceiling
+    return "host" if over_host and link is not None else ""
+
+
+def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str], *, static: bool = False, links: str = "") -> KernelClass | None:
     kernel = "norm" if op.kind == "normalization" else "residual"  # calibrated machines have these two apart
 
     def distance(found: KernelClass) -> tuple[float, float, bool, bool, str]:
         own = found.stored or found.operand  # the generic classes hold for every stored format
-        other = found.fixed_sizes.get("kernel", kernel) != kernel
+        other = found.fixed_sizes.get("kernel", kernel) != kernel or found.fixed_sizes.get("links", "") != links
         return _apart(found.operand, op.operand), _apart(own, op.stored), other, found.static_scales != static, own
 
     fitted = (c for c in record.classes if c.family == op.family and c.constants and (steps <= c.steps or not c.steps))

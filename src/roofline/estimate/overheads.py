@@ -8,7 +8,7 @@ from roofline.estimate.constants import GENERIC, generic_record
 from roofline.forward import Program
 from roofline.forward.symbols import SAMPLED, SEQUENCES, TOKENS
 from roofline.frozen import FrozenDict
-from roofline.model import Attention, Experts, LayerGroup, Model, RecurrentMixer
+from roofline.model import Attention, Experts, LatentAttention, LayerGroup, Model, RecurrentMixer
 from roofline.records import CalibrationRecord, FittedConstant
 
 
@@ -84,6 +84,23 @@ _COUNTED = {"tokens": TOKENS, "sampled": SAMPLED, "sequences": SEQUENCES}
 def engine_of(record: CalibrationRecord) -> Engine | None:
     """Return the engine that a record was measured with; None if it was none that has a profile."""
     return next((load_engine(engine) for engine in ENGINES if engine in record.environment.software), None)
+
+
+def shared_within(record: CalibrationRecord, model: Model) -> tuple[int, ...]:
+    """Return the numbers of routed experts with which the engine of a record computes a model's shared expert in their kernel [-]."""
+    engine = engine_of(record)
+    if engine is None or engine.shared_experts is None:
+        return ()
+    mixtures = [group for group in model.layers if isinstance(group.feed_forward, Experts)]
+    return engine.shared_experts.within if mixtures and all(map(_as_deepseek, mixtures)) else ()
+
+
+def _as_deepseek(group: LayerGroup) -> bool:
+    """Return whether a layer has the parts of DeepSeek-V3's: latent attention of every key, and one shared expert as wide as a routed one."""
+    mixer, experts = group.mixer, group.feed_forward
+    if not isinstance(mixer, LatentAttention) or mixer.indexer is not None or not isinstance(experts, Experts):
+        return False
+    return experts.shared is not None and experts.shared.intermediate == experts.intermediate and not experts.shared_gate
 
 
 def launching_s(engine: Engine, model: Model) -> float:

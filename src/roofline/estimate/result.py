@@ -10,9 +10,10 @@ from roofline.arithmetic import Number, maximum, minimum
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import STEP
 from roofline.estimate.constants import dated, describe_record, generic_mark, record_input, record_notes, whose_constants
-from roofline.estimate.overheads import Overheads
+from roofline.estimate.overheads import Overheads, engine_of, shared_within
 from roofline.estimate.timing import Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
+from roofline.model.feed_forward import SHARED
 from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, show_notes, show_span
 from roofline.units import show_time
@@ -139,6 +140,7 @@ class Estimate(Result):
             *self.floor.beyond_positions,
             *record_notes(self.record, self.floor.hardware),
             *borrowed,
+            *self._shared_within,
             *self._host_bound,
             *self._unknown_links,
         )
@@ -154,6 +156,15 @@ class Estimate(Result):
         return (*self.floor.model.not_modelled, "scheduling under load, and clocks that fall with it", *self._unknown_links)
 
     @property
+    def _shared_within(self) -> tuple[str, ...]:
+        engine = engine_of(self.record)
+        if engine is None or not shared_within(self.record, self.floor.model):
+            return ()
+        if any(op.name.startswith(SHARED) for stack, _ in self.timed.timing.kernels for op in stack.ops):
+            return ()
+        return (f"{engine.name} computes the shared expert in the kernel of the routed ones",)
+
+    @property
     def _host_bound(self) -> tuple[str, ...]:
         engine, seconds = self.overheads.engine, self.overheads.layers_s
         if engine is None or not np.any(self.timed.behind_s > 0):
@@ -161,7 +172,7 @@ class Estimate(Result):
         text = (
             f"the host of {engine.name} launches the layers of a step with prompts in {show_time(seconds)}, longer than their kernels run"
         )
-        return (f"{text}; fitted to versions {engine.host.versions} on H100 and H200, and their spread is not in the interval",)
+        return (f"{text}; fitted to versions {engine.host.versions}, and their spread is not in the interval",)
 
     @property
     def _unknown_links(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from roofline.arithmetic import Number, maximum
 from roofline.engines import Engine
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import STEPS, Chosen, Residuals, choose
-from roofline.estimate.overheads import Overheads, overheads_of
+from roofline.estimate.overheads import Overheads, overheads_of, shared_within
 from roofline.forward import Program
 from roofline.frozen import FrozenDict, freeze
 from roofline.hardware import Hardware
@@ -273,7 +273,7 @@ def timing_of(
     remembered = model.memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
     if remembered is None:
         static = bool(model.static_scales)
-        stacks = stack_kernels(program)
+        stacks = stack_kernels(program, shared_within=shared_within(record, model))
         kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware, steps=steps, static=static)) for stack in stacks)
         single = Single(kernels)
         timings = {

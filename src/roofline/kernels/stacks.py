@@ -1,6 +1,6 @@
 """A compiled model as kernels: operators of one family stacked, so that a step's kernels are timed in a handful of array operations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -12,7 +12,7 @@ from roofline.formats import OPERANDS, Format
 from roofline.forward import Program
 from roofline.frozen import freeze
 from roofline.kernels import FAMILIES, Family
-from roofline.model.feed_forward import ROUTER
+from roofline.model.feed_forward import ROUTER, SHARED
 from roofline.ops import Op
 
 _STREAM = Format.load("bf16")  # of the rows between operators, as engines keep them
@@ -33,11 +33,11 @@ class Stack:
     alike: np.ndarray  # 1 where an operator launches a kernel, else 0, d × n
 
 
-def stack_kernels(program: Program) -> tuple[Stack, ...]:
-    """Return the kernels of a compiled model by family."""
+def stack_kernels(program: Program, *, shared_within: Collection[int] = ()) -> tuple[Stack, ...]:
+    """Return the kernels of a compiled model by family, where mixtures of so many experts compute the shared one in the kernel of the routed ones."""
     index: dict[object, int] = {symbol: i for i, symbol in enumerate((1, *program.aggregates))}
     families: dict[str, list[Op]] = {}
-    for op in _as_launched(program.ops):
+    for op in _as_launched(program.ops, shared_within):
         if op.family:
             families.setdefault(op.family, []).append(op)
     return tuple(_stack(FAMILIES[name], ops, index) for name, ops in families.items())
@@ -78,9 +78,9 @@ def _one_kernel(op: Op) -> Op:
     return replace(op, **amounts)
 
 
-def _as_launched(ops: tuple[Op, ...]) -> Iterator[Op]:
+def _as_launched(ops: tuple[Op, ...], shared_within: Collection[int]) -> Iterator[Op]:
     """Yield operators as engines launch them: a mixture of experts as one kernel, a residual together with the norm after it."""
-    yield from _add_small(_fuse_residuals([op for run in _fuse_experts(ops) for op in run]))
+    yield from _add_small(_fuse_residuals(_fuse_shared([op for run in _fuse_experts(ops) for op in run], shared_within)))
 
 
 def _add_small(ops: Iterator[Op]) -> Iterator[Op]:
@@ -118,6 +118,26 @@ def _fuse_experts(ops: tuple[Op, ...]) -> Iterator[list[Op]]:
     for key, alike in groupby(ops, key=lambda op: op.family == "experts" and (op.count, tuple(op.sizes.items()))):
         run = list(alike)
         yield [merge_experts(run)] if key else run
+
+
+def _fuse_shared(ops: list[Op], counts: Collection[int]) -> list[Op]:
+    """Return operators with the shared expert of mixtures of so many experts as one more routed one, which every token visits.
+
+    Experts that are divided among devices whole have no place for it.
+    """
+    found: list[Op] = []
+    mixture, rows_counted = -1, False
+    for op in ops:
+        if op.family == "experts":
+            mixture, rows_counted = len(found) if op.sizes["ranks"] == 1 and op.sizes["count"] in counts else -1, False
+        within = mixture >= 0 and op.name.startswith(SHARED) and op.count == found[mixture].count
+        if not within:
+            found.append(op)
+            continue
+        routed = found[mixture]
+        amounts = {name: form + getattr(op, name) for name, form in routed.amounts().items() if name != "rows" or not rows_counted}
+        found[mixture], rows_counted = routed.having(**amounts), True
+    return found
 
 
 def merge_experts(ops: Sequence[Op]) -> Op:

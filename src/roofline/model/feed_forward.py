@@ -8,6 +8,8 @@ from roofline.model.components import Count, Matrix, Size, Vector, WeightedPart
 
 ROUTER = "mlp.gate"
 """How the name of the product that chooses experts ends [-]."""
+SHARED = "mlp.shared_experts"
+"""How the names of what all shared experts together compute begin [-]."""
 
 
 class DenseFeedForward(WeightedPart):
@@ -162,7 +164,7 @@ class Experts(WeightedPart):
     @property
     def dense_blocks(self) -> tuple[tuple[str, DenseFeedForward], ...]:
         """The dense blocks that every token passes as well, the shared one first, each with the prefix of its names [-]."""
-        named = (("mlp.shared_experts", self.shared), ("mlp", self.parallel))
+        named = ((SHARED, self.shared), ("mlp", self.parallel))
         return tuple((prefix, block) for prefix, block in named if block is not None)
 
     def token_matrices(self, hidden: int) -> tuple[Matrix, ...]:
@@ -173,7 +175,7 @@ class Experts(WeightedPart):
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return every matrix: router, experts, shared block, single matrices, parallel block [-]."""
-        shared = self.shared.matrices(hidden, "mlp.shared_experts") if self.shared else ()
+        shared = self.shared.matrices(hidden, SHARED) if self.shared else ()
         parallel = self.parallel.matrices(hidden) if self.parallel else ()
         return (self.router(hidden), *self.expert_matrices(hidden), *shared, *self.token_matrices(hidden), *parallel)
 

@@ -81,7 +81,8 @@ def summary_of(plan: "Plan") -> list[str]:
     """Return the short text: the cheapest plan, what binds in it, the next ones, how many candidates there were."""
     demand, asked = plan.candidates.demand, plan.asked
     what = f"{demand.load:.4g} {demand.unit} of {demand.prompt:.4g} + {demand.output:.4g} tokens, {_promised(asked.slo)}"
-    counted = f"{len(plan.candidates):,} candidates, {len(plan.choices)} simulated, {len(asked.excluded)} impossible"
+    all_of = len(plan.candidates)
+    counted = f"{all_of:,} candidate{'s' * (all_of != 1)}, {len(plan.choices)} simulated, {len(asked.excluded)} impossible"
     if not plan.kept:
         return [f"no plan for {what}: {plan.forbidden}", f"  {counted}", *show_notes(plan.notes)]
     kept = f" with {asked.spare} spare" if asked.spare else ""

@@ -249,7 +249,7 @@ def _check_drafts(deployments: Sequence[Deployment]) -> None:
     drafts = max((deployment.options.get("mtp", 0) for deployment in deployments), default=0)
     if drafts:
         raise InvalidValueError(
-            f"mtp is {drafts}, and plan is not told how many drafts are accepted; plan without, and ask serving_estimate or simulate with acceptance=."
+            f"mtp is {drafts}, and plan is not told how many drafts are accepted: leave it out, or ask an estimate or a simulation of a service, which take acceptance=."
         )
 
 

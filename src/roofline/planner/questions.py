@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roofline.errors import InvalidValueError, RooflineError, quoted
+from roofline.estimate.constants import generic_mark
 from roofline.names import unknown_name
 from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate
@@ -168,7 +169,14 @@ def what_binds(plan: "Plan") -> str:
 
 def notes_of(plan: "Plan") -> tuple[str, ...]:
     """Return what the times and limits of the cheapest candidate rest on."""
-    return at_load(plan.cheapest.candidate, plan.asked.traffic()).notes
+    found = at_load(plan.cheapest.candidate, plan.asked.traffic())
+    record, machine = found.service.server.time.calibration, found.service.deployment.machine
+    if record is None or not generic_mark(record):
+        return found.notes
+    return (
+        f"steps on {machine.id} are timed with constants of no machine in particular; expect the whole interval of an estimate",
+        *found.notes,
+    )
 
 
 def promises(plan: "Plan", step: float) -> tuple[Price, ...]:
