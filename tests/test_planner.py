@@ -60,6 +60,14 @@ def test_no_simulated_alternative_is_cheaper(found):
     )
 
 
+@pytest.mark.parametrize(("machine", "said"), [("l4", True), ("h100-sxm", False)])
+def test_a_plan_on_constants_of_no_machine_says_so(machine, said):
+    """An L4 has neither a record nor a sister with one."""
+    few = Workload.generated(100, prompt=100, output=20, arrivals=1.0, seed=1)
+    found = plan("llama-3.1-8b", few, {"tpot_s": 0.2}, machines=machine, degrees=1)
+    assert any("constants of no machine in particular" in note for note in found.notes) == said
+
+
 def test_some_replicas_of_a_round_robin_are_served_as_among_all():
     """Requests of replica k are those whose number is k modulo the replicas, so k alone has the times that it has among all."""
     traffic = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, simulated=0).asked.traffic()

@@ -322,3 +322,25 @@ def test_an_interval_leaves_a_tenth_out_at_each_end(import_benchmark):
     """Of nine errors the least and the greatest are its ends: a tenth one lies outside of them with a chance of 2/10."""
     errors = [0.1 * place for place in range(-4, 5)]
     assert import_benchmark("served_fit").interval(errors) == pytest.approx((2.718281828**-0.4, 2.718281828**0.4))
+
+
+def test_later_versions_are_what_was_published(rows):
+    """github.com/SemiAnalysisAI/InferenceX, pull requests 3173, 3175, 3183 and 3363: five, seven and six clients of two lengths, degrees and formats."""
+    later = rows.later()
+    assert Counter(row.machine for row in later) == {"h200-sxm": 10, "b300-sxm": 24, "b200-sxm": 10}
+    first = later[0]
+    assert (first.tensor, first.expert, first.concurrency, first.isl, first.osl) == (8, 1, 4.0, 921.6, 921.6)
+    assert (first.ttft_s, first.tpot_s) == pytest.approx((0.15777, 0.0097))
+    assert {row.kv for row in later if row.machine == "h200-sxm"} == {"bf16"}
+    assert {row.kv for row in later if row.machine != "h200-sxm"} == {"fp8"}
+    assert {row.drafts for row in later} == {0}
+
+
+def test_later_versions_are_paired_with_rows_of_their_labels(import_benchmark, rows):
+    fitting = import_benchmark("fit_engines")
+    one = rows.later()[0]
+    alike = replace(one, version="0.5.9", tpot_s=0.0103, ttft_s=0.26)
+    others = [replace(alike, concurrency=5.0), replace(alike, speculative="mtp")]
+    now, then = fitting.pairs([*others, alike])
+    assert now == [one]
+    assert then == [replace(one, tpot_s=0.0103, ttft_s=0.26)]
