@@ -187,6 +187,12 @@ def test_a_shared_expert_within_the_routed_ones_has_no_kernels(engine, model, ex
     assert any("computes the shared expert" in note for note in estimate.notes) == within
 
 
+def test_a_profile_of_ones_own_says_where_the_shared_expert_runs():
+    sglang = load_engine("sglang")
+    usual, own = (StepTime(R1_NODE, calibration="sglang", engine=profile) for profile in (sglang, sglang.but(shared_experts=None)))
+    assert own.decode(4, 4000) > 1.1 * usual.decode(4, 4000)
+
+
 def test_a_shared_expert_within_is_one_more_that_every_token_visits():
     """DeepSeek-R1's are 3 · 7168 · 2048 bytes of fp8 and as many scales as 128 × 128 blocks; a token visits 8 of 256 routed ones."""
     from roofline.kernels.stacks import stack_kernels

@@ -60,11 +60,9 @@ def overheads_of(
     step, launch = (own.get(name) or generic[name] for name in names.values())
     borrowed = {part: GENERIC for part, name in names.items() if name not in own}
     plain = Overheads(step, launch, cuda_graph, FrozenDict(borrowed))
-    engine = None if "step_s" in own else engine_of(record)
+    engine = None if "step_s" in own else engine_of(record, profile)
     if engine is None:
         return plain
-    if profile is not None and profile.id == engine.id:
-        engine = profile
     places = {aggregate: place for place, aggregate in enumerate(program.aggregates, 1)}
     found = {name: places.get(next(iter(symbol.terms))) for name, symbol in _COUNTED.items()}
     return replace(
@@ -81,14 +79,16 @@ def overheads_of(
 _COUNTED = {"tokens": TOKENS, "sampled": SAMPLED, "sequences": SEQUENCES}
 
 
-def engine_of(record: CalibrationRecord) -> Engine | None:
-    """Return the engine that a record was measured with; None if it was none that has a profile."""
-    return next((load_engine(engine) for engine in ENGINES if engine in record.environment.software), None)
+def engine_of(record: CalibrationRecord, profile: Engine | None = None) -> Engine | None:
+    """Return the engine that a record was measured with, by a profile of one's own if it is of that engine; None if it was none that has a profile."""
+    found = next((engine for engine in ENGINES if engine in record.environment.software), None)
+    if found is None:
+        return None
+    return profile if profile is not None and profile.id == found else load_engine(found)
 
 
-def shared_within(record: CalibrationRecord, model: Model) -> tuple[int, ...]:
-    """Return the numbers of routed experts with which the engine of a record computes a model's shared expert in their kernel [-]."""
-    engine = engine_of(record)
+def shared_within(engine: Engine | None, model: Model) -> tuple[int, ...]:
+    """Return the numbers of routed experts with which an engine computes a model's shared expert in their kernel [-]."""
     if engine is None or engine.shared_experts is None:
         return ()
     mixtures = [group for group in model.layers if isinstance(group.feed_forward, Experts)]

@@ -158,7 +158,7 @@ class Estimate(Result):
     @property
     def _shared_within(self) -> tuple[str, ...]:
         engine = engine_of(self.record)
-        if engine is None or not shared_within(self.record, self.floor.model):
+        if engine is None or not shared_within(engine, self.floor.model):
             return ()
         if any(op.name.startswith(SHARED) for stack, _ in self.timed.timing.kernels for op in stack.ops):
             return ()

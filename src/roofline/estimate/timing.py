@@ -11,7 +11,7 @@ from roofline.arithmetic import Number, maximum
 from roofline.engines import Engine
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import STEPS, Chosen, Residuals, choose
-from roofline.estimate.overheads import Overheads, overheads_of, shared_within
+from roofline.estimate.overheads import Overheads, engine_of, overheads_of, shared_within
 from roofline.forward import Program
 from roofline.frozen import FrozenDict, freeze
 from roofline.hardware import Hardware
@@ -269,11 +269,12 @@ def timing_of(
     profile: Engine | None = None,
 ) -> Timing:
     """Return the timing of a compiled model in some kinds of step; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
-    key = ("estimate", id(program), id(record), id(hardware), steps)
+    within = shared_within(engine_of(record, profile), model)
+    key = ("estimate", id(program), id(record), id(hardware), steps, within)
     remembered = model.memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
     if remembered is None:
         static = bool(model.static_scales)
-        stacks = stack_kernels(program, shared_within=shared_within(record, model))
+        stacks = stack_kernels(program, shared_within=within)
         kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware, steps=steps, static=static)) for stack in stacks)
         single = Single(kernels)
         timings = {
