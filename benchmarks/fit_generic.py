@@ -1,9 +1,8 @@
 """Fit one set of constants for all machines to the kernel tables of every GPU and engine, and measure how wrong it is on each.
 
 The set is the record ``generic``: shares of a machine's own peaks, and times. Its interval is that of machines it has not seen: every
-GPU is left out once, the rest is fitted, and the GPU left out is judged. Collectives of machines whose devices reach each other over host links are a
-class of their own; the tables have one such machine, so that there an engine is left out (NCCL's exchanges are the same for all), and the interval is at
-least that of other links. What unpacking a weight of ggml's K-quants costs a machine without matrix units is fitted
+GPU is left out once, the rest is fitted, and the GPU left out is judged. All-reduces of machines whose devices reach each other over host links are a
+class of their own; the tables have one such machine, so that there an engine is left out, and the interval is at least that of other links. What unpacking a weight of ggml's K-quants costs a machine without matrix units is fitted
 to published rates of Apple's (`desktop_decode`).
 
 Usage: ``python benchmarks/fit_generic.py`` prints; ``--write`` writes hardware_specs/measured/generic.json and the table of
@@ -71,20 +70,17 @@ def gather() -> dict[Kind, Pool]:
         hardware = Hardware.load(machine)
         host = hardware.scale_up is None
         for engine in ENGINES:
-            name = f"{gpu} {engine}" if host else gpu  # of links that one GPU has
             found = [table for _, table in lanes(gpu, engine)]
             for (family, _, operand), (groups, _) in split_classes(found, hardware, rows_per_table=ROWS).items():
                 x, t = class_features(FAMILIES[family], groups), np.concatenate([group.seconds for group in groups])
                 peak, bandwidth = group_rates(FAMILIES[family], operand, groups, hardware)
                 rates = peak, np.broadcast_to(bandwidth, t.shape)
                 decode = decode_rows(groups)
-                links = HOST if host and FAMILIES[family].roof == "link" else ""
-                pools.setdefault((family, operand, links), Pool()).add(name if links else gpu, x, t, rates, decode)
+                links = HOST if host and family == "all_reduce" else ""
+                pools.setdefault((family, operand, links), Pool()).add(f"{gpu} {engine}" if links else gpu, x, t, rates, decode)
                 if family == "exchange" and np.any(pair := x["ranks"] == 2):
                     sent = {"bytes": x["bytes"][pair]}  # between two ranks an exchange is one message each way
-                    pools.setdefault(("send", operand, links), Pool()).add(
-                        name if links else gpu, sent, t[pair], (peak, rates[1][pair]), decode[pair]
-                    )
+                    pools.setdefault(("send", operand, ""), Pool()).add(gpu, sent, t[pair], (peak, rates[1][pair]), decode[pair])
     return pools
 
 

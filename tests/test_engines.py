@@ -71,6 +71,10 @@ def test_earlier_versions_have_host_times_of_their_own():
     old, new = sglang.at("0.5.9").host, sglang.host
     assert sglang.at("0.5.12") is sglang.at("v0.5.10.post1") is sglang
     assert sglang.at("0.5.6.post2").host == sglang.at("0.4").host == old
+    assert sglang.at("0.5.9").at("0.5.2rc1").host == old
+    assert str(sglang.at("0.5.9")).endswith("as before 0.5.10")
+    note = serving_estimate(R1_NODE, prompt=100, output=10, concurrency=1, engine=sglang.at("0.5.9")).service.server.time.timing
+    assert any("of the profile of SGLang before 0.5.10" in text for text in note.borrowed(load_record("h200-sxm-sglang-0.5.14")))
     assert old.layer_s.other_experts > new.layer_s.other_experts
     assert old.first_token_s.other_experts > new.first_token_s.other_experts
     assert old.sequence_s == new.sequence_s
@@ -79,13 +83,19 @@ def test_earlier_versions_have_host_times_of_their_own():
     assert slow > 1.3 * fast
 
 
-def test_versions_are_checked():
-    with pytest.raises(InvalidValueError, match=r"version is 'latest'; it must be a version of SGLang, such as '0\.5\.23'"):
-        load_engine("sglang").at("latest")
+@pytest.mark.parametrize("version", ["latest", "0.5.x", "0..5", "0.5.9-", "1!0.5", "", 7])
+def test_versions_are_checked(version):
+    with pytest.raises(InvalidValueError, match=r"it must be a version of SGLang, such as '0\.5\.23'"):
+        load_engine("sglang").at(version)
+
+
+def test_earlier_host_times_end_in_order():
     sglang = load_engine("sglang")
     with pytest.raises(InvalidValueError, match="end before a version"):
         sglang.but(earlier=(sglang.host,))
     (earlier,) = sglang.earlier
+    with pytest.raises(InvalidValueError, match=r"has the host times of SGLang before 0\.5\.10; load the profile again"):
+        sglang.at("0.5.9").at("0.5.23")
     with pytest.raises(InvalidValueError, match="the oldest first"):
         sglang.but(earlier=(earlier, earlier.but(before="0.5.2")))
 
@@ -181,7 +191,7 @@ R1_NODE = Deployment("deepseek-r1", "h200-sxm", tensor_parallel=8)
 def test_a_shared_expert_within_the_routed_ones_has_no_kernels(engine, model, experts, within):
     """SGLang 0.5.14, determine_num_fused_shared_experts: DeepseekV3ForCausalLM with 256 experts and one shared, not with expert parallelism."""
     split = {"tensor_parallel": 8, "expert_parallel": experts}
-    estimate = decode_estimate(model, "h200-sxm", batch=4, context=1000, calibration=engine, **split)
+    estimate = decode_estimate(model, "h200-sxm", batch=4, context=1000, calibration=engine, mtp=1, **split)
     shared = [kernel.name for kernel in estimate.by_op() if "shared_experts" in kernel.name]
     assert bool(shared) != within
     assert any("computes the shared expert" in note for note in estimate.notes) == within
@@ -290,6 +300,12 @@ def test_the_host_times_of_a_profile_of_ones_own_count():
     usual, own = (simulate(NODE, requests, engine=profile) for profile in (vllm, slower(vllm)))
     assert own.times.tpot_s.mean() > usual.times.tpot_s.mean() + 1e-4
     assert (ask_again(own.to_json()).times.tpot_s == own.times.tpot_s).all()
+
+
+def test_a_profile_of_ones_own_brings_the_record_of_its_engine():
+    trtllm = slower(load_engine("trtllm"))
+    assert StepTime(NODE, engine=trtllm).calibration.id == StepTime(NODE, engine=trtllm, calibration="trtllm").calibration.id
+    assert StepTime(Deployment("llama-3.1-8b", "l4"), engine=trtllm).calibration.id == "generic"
 
 
 @pytest.mark.parametrize("given", ["vllm", 3])

@@ -508,3 +508,10 @@ def test_a_record_is_used_only_with_the_rates_that_its_shares_refer_to():
     slower = machine.but(memory=machine.memory.but(bandwidth_bytes_per_s=2e12))
     assert decode_estimate("llama-3.1-8b", machine).record.id == "h100-sxm-vllm-0.24.0"
     assert decode_estimate("llama-3.1-8b", slower).record.id == "generic"
+
+
+def test_an_estimate_needs_the_peak_of_what_it_multiplies():
+    with pytest.raises(CalibrationError, match=r"no peak of .* in bf16 is known, .*peak_flops_per_s="):
+        decode_estimate("llama-3.1-8b", memory_bandwidth=3e12)
+    known = decode_estimate("llama-3.1-8b", memory_bandwidth=3e12, peak_flops_per_s=1e15)
+    assert known.low_s < known.time_s < known.high_s

@@ -68,6 +68,14 @@ def test_a_plan_on_constants_of_no_machine_says_so(machine, said):
     assert any("constants of no machine in particular" in note for note in found.notes) == said
 
 
+@pytest.mark.parametrize(
+    ("given", "named"), [({"link_bandwidth": "foo"}, "link_bandwidth is 'foo'"), ({"degrees": [1, 0]}, "degrees is 0")]
+)
+def test_what_no_candidate_could_have_is_refused_by_name(given, named):
+    with pytest.raises(InvalidValueError, match=named):
+        plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", **given)
+
+
 def test_some_replicas_of_a_round_robin_are_served_as_among_all():
     """Requests of replica k are those whose number is k modulo the replicas, so k alone has the times that it has among all."""
     traffic = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, simulated=0).asked.traffic()

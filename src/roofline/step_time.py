@@ -17,7 +17,7 @@ from roofline.deployment.options import ALL
 from roofline.deployment.spelling import checks_keywords
 from roofline.engines import Engine
 from roofline.errors import InvalidValueError, quoted
-from roofline.estimate.constants import describe_record, find_record, generic_mark, record_input, whose_constants
+from roofline.estimate.constants import describe_record, find_record, generic_mark, record_input, record_of_engine, whose_constants
 from roofline.estimate.timing import Hook, Timed, Timing, timing_of
 from roofline.forward import Work
 from roofline.frozen import Frozen, FrozenDict
@@ -61,7 +61,8 @@ class StepTime(Frozen):
     graph_tokens : int, optional
         Most tokens of a step with prompts whose layers the engine's host launches as a graph; what the profile of the record's engine says if not given [token].
     engine : Engine, optional
-        A profile of one's own, whose host times an estimate takes if its record was measured with that engine; the shipped profile if not given [-].
+        A profile of one's own, whose host times an estimate takes if its record was measured with that engine: without `calibration` it is, where
+        the machine has such a record. The shipped profile if not given [-].
     beyond : mapping of str to float, optional
         Constants of an engine that steps take beyond these times, none of them negative: ``step_s`` for each step, ``sequence_s`` for each
         sequence, ``context_s`` for each token in the cache of those that decode, ``token_s`` for each token of prompts, ``pair_s`` for each
@@ -138,6 +139,8 @@ class StepTime(Frozen):
         if basis == "estimate":
             if deployment.model.is_anonymous:
                 raise InvalidValueError(f"{deployment.model.name}: a number of parameters has a floor, but no kernels to be timed.")
+            if calibration is None and engine is not None:
+                given["calibration"] = calibration = record_of_engine(machine, engine.id)
             record = find_record(calibration, machine)
             how: dict[str, Any] = {"cuda_graph": cuda_graph, "hooks": dict(replace or {}), "graph_tokens": graph_tokens, "profile": engine}
             timing = timing_of(deployment.model, deployment.program, record, machine, **how)

@@ -299,11 +299,11 @@ class Engine(Description):
     shared_experts: SharedExperts | None = None
 
     def _check(self) -> None:
-        if any(host.before is None for host in self.earlier) or self.host.before is not None:
-            raise InvalidValueError("earlier host times end before a version, which `before` names, and those of `host` end before none.")
-        ends = [_version_key(host.before) for host in self.earlier if host.before]
-        if ends != sorted(ends):
-            raise InvalidValueError("earlier host times stand in the order of their versions, the oldest first.")
+        if any(host.before is None for host in self.earlier):
+            raise InvalidValueError("earlier host times end before a version, which `before` names.")
+        ends = [_version_key(host.before) for host in (*self.earlier, self.host) if host.before]
+        if not all(ends) or ends != sorted(ends):
+            raise InvalidValueError("earlier host times stand in the order of the versions that end them, the oldest first.")
 
     @checks_call
     def at(self, version: str) -> "Engine":
@@ -317,12 +317,12 @@ class Engine(Description):
         Returns
         -------
         Engine
-            This profile, or one whose `host` is of the earlier version [-].
+            This profile, or one whose `host` is of the earlier version and has `before` [-].
 
         Raises
         ------
         InvalidValueError
-            If `version` has no number.
+            If `version` is none, or later than the host times that this profile has.
 
         Examples
         --------
@@ -333,8 +333,12 @@ class Engine(Description):
         key = _version_key(version) if isinstance(version, str) else ()
         if not key:
             raise InvalidValueError(f"version is {quoted(version)}; it must be a version of {self.name}, such as {self.version!r}.")
-        host = next((host for host in self.earlier if host.before and key < _version_key(host.before)), self.host)
-        return self if host is self.host else self.but(host=host.but(before=None), earlier=())
+        host = next((host for host in (*self.earlier, self.host) if host.before is None or key < _version_key(host.before)), None)
+        if host is None:
+            raise InvalidValueError(
+                f"version is {quoted(version)}, and this profile has the host times of {self.name} before {self.host.before}; load the profile again."
+            )
+        return self if host is self.host else self.but(host=host, earlier=())
 
     @checks_call
     def limits_on(self, memory_bytes: float, device: str = "") -> Limits:
@@ -373,10 +377,14 @@ class Engine(Description):
 
     def __str__(self) -> str:
         host = f"{self.host.step_s * 1e6:.0f} µs of host time per step and {(self.host.sequence_s or 0.0) * 1e6:.0f} µs per sequence"
-        return f"{self.name} {self.version}: {self.scheduling.policy}, {host}"
+        of = f", as before {self.host.before}" if self.host.before else ""
+        return f"{self.name} {self.version}: {self.scheduling.policy}, {host}{of}"
 
 
 def _version_key(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version up to the first part that has none at its front: those of "v0.5.10.post1" are 0, 5 and 10."""
-    numbers = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
+    """Return the numbers of a release: those of "v0.5.10.post1" are 0, 5 and 10; empty if it is none."""
+    numbers = _VERSION.fullmatch(version.strip())
     return tuple(map(int, numbers[1].split("."))) if numbers else ()
+
+
+_VERSION = re.compile(r"v?(\d+(?:\.\d+)*)(?:[.-]?(?:a|b|rc|post|dev)\d*)*(?:[+-][\w.-]+)?")

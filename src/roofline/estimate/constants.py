@@ -121,6 +121,15 @@ def _default(machine: Hardware) -> CalibrationRecord:
     return load_record(shipped[0])
 
 
+@lru_cache(maxsize=256)
+def record_of_engine(machine: Hardware, engine: str) -> CalibrationRecord | None:
+    """Return an engine's record of a machine or a sister chip; None where there is none, so that another engine's or the generic one counts, which results name."""
+    try:
+        return machine.calibrated(engine, sister=True).calibration
+    except CalibrationError:
+        return None
+
+
 def record_notes(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:
     """Return what every result must say of the record it rests on."""
     conditions = tuple(map(str, record.conditions))
@@ -208,6 +217,10 @@ def choose(
         stand_ins.append(_stand_in(op, found, record, own=origin is record))
         values, fit = _values(family, found, origin, op, tables)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
+        if "compute_share" in values and not np.isfinite(peak):
+            raise CalibrationError(
+                f"no peak of {hardware.id} in {op.operand} is known, and an estimate counts arithmetic, too; give it, such as peak_flops_per_s=."
+            )
         if origin.rates.origin == "fraction":
             values = family.scale(values, peak)
         share = _unpacking_share(op, origin, hardware)

@@ -160,7 +160,7 @@ class Estimate(Result):
         engine = engine_of(self.record)
         if engine is None or not shared_within(engine, self.floor.model):
             return ()
-        if any(op.name.startswith(SHARED) for stack, _ in self.timed.timing.kernels for op in stack.ops):
+        if any(SHARED in op.name for stack, _ in self.timed.timing.kernels for op in stack.ops):
             return ()
         return (f"{engine.name} computes the shared expert in the kernel of the routed ones",)
 

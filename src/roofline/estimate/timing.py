@@ -224,7 +224,8 @@ class Timing:
             if own.engine and whose == own.engine.id:
                 each = {name: seconds, "sequence": own.sequence_s}
                 said = " and ".join(f"{show_time(value)} of overhead per {what}" for what, value in each.items() if value)
-                overheads += [f"{said} are of the profile of {own.engine.name}"] if said else []
+                before = f" before {own.engine.host.before}" if own.engine.host.before else ""
+                overheads += [f"{said} are of the profile of {own.engine.name}{before}"] if said else []
             elif whose != record.id:
                 overheads.append(f"{show_time(seconds)} of overhead per {name} is the {whose} record's")
         return (*stand_in, *overheads)

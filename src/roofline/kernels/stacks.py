@@ -130,7 +130,7 @@ def _fuse_shared(ops: list[Op], counts: Collection[int]) -> list[Op]:
     for op in ops:
         if op.family == "experts":
             mixture, rows_counted = len(found) if op.sizes["ranks"] == 1 and op.sizes["count"] in counts else -1, False
-        within = mixture >= 0 and op.name.startswith(SHARED) and op.count == found[mixture].count
+        within = mixture >= 0 and SHARED in op.name and op.count == found[mixture].count
         if not within:
             found.append(op)
             continue

@@ -9,7 +9,7 @@ from roofline.model.components import Count, Matrix, Size, Vector, WeightedPart
 ROUTER = "mlp.gate"
 """How the name of the product that chooses experts ends [-]."""
 SHARED = "mlp.shared_experts"
-"""How the names of what all shared experts together compute begin [-]."""
+"""What the names of what all shared experts together compute have in them [-]."""
 
 
 class DenseFeedForward(WeightedPart):

@@ -12,6 +12,7 @@ from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.hardware import Hardware
 from roofline.model import Experts, Model
 from roofline.serving.rules import Reserve
+from roofline.units import whole_number
 
 _SIZES = (1, 2, 4, 8)
 LIMITS = ("step_tokens", "sequences", "kv_blocks", "admission", "max_model_len", "receive_interval", "graph_tokens", "rank_wait_steps")
@@ -144,6 +145,8 @@ def choices(name: str, key: str, given: Any) -> tuple[Mapping[str, Any], ...]:
     found = tuple(one if isinstance(one, Mapping) else {} if one is None else {key: one} for one in several)
     if not found:
         raise InvalidValueError(f"{name} is empty; give at least one choice.")
+    for degree in (one[key] for one in found if key == "tensor_parallel" and key in one):
+        whole_number(name, degree, minimum=1)
     return found
 
 

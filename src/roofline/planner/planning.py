@@ -178,6 +178,8 @@ def plan(
     asked_degrees = choices("degrees", "tensor_parallel", degrees) if own or degrees is not None else usual_degrees(loaded)
     deployments, excluded = deployments_of(loaded, named, asked_degrees, choices("formats", "weights", formats), options)
     _check_drafts(deployments)
+    if link_bandwidth is not None:
+        link_bandwidth = check_rate("link_bandwidth", link_bandwidth, "B/s", least=1e6, most=1e15)
     timing: dict[str, Any] = {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit}
     timing["basis"] = timing_of(
         deployments[0], timing | {"graph_tokens": graph_tokens}, profile

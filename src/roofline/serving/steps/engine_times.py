@@ -1,15 +1,12 @@
 """Times of an engine's steps on a deployment."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from roofline.deployment import Deployment
 from roofline.engines import Engine
 from roofline.engines.load import is_shipped
-from roofline.errors import CalibrationError
-from roofline.hardware import Hardware
-from roofline.records import CalibrationRecord
+from roofline.estimate.constants import record_of_engine
 from roofline.step_time import StepTime
 
 
@@ -18,18 +15,9 @@ def engine_times(deployment: Deployment, asked: Mapping[str, Any], engine: Engin
     basis, calibration = asked.get("basis", "estimate"), asked.get("calibration")
     estimated = isinstance(basis, str) and basis == "estimate"
     if calibration is None and estimated:
-        calibration = _record(deployment.machine, engine.id)
+        calibration = record_of_engine(deployment.machine, engine.id)
     options = {"quantile": asked.get("quantile"), "calibration": calibration, "cuda_graph": asked.get("cuda_graph", True)}
     options["graph_tokens"] = asked.get("graph_tokens")
     if estimated and not is_shipped(engine):
         options["engine"] = engine
     return StepTime(deployment, basis, beyond=beyond, **options)
-
-
-@lru_cache(maxsize=256)
-def _record(machine: Hardware, engine: str) -> CalibrationRecord | None:
-    """Return an engine's record of a machine or a sister chip; None where there is none, so that another engine's or the generic one counts, which results name."""
-    try:
-        return machine.calibrated(engine, sister=True).calibration
-    except CalibrationError:
-        return None
