@@ -87,6 +87,14 @@ def test_ids_names_and_aliases_are_unique():
             assert seen.setdefault(key, machine) == machine, key
 
 
+def test_geforce_boards_have_no_peer_access():
+    """Their drivers offer none over PCIe; those of workstation and server boards do."""
+    for machine in IDS:
+        h = Hardware.load(machine)
+        if h.host_link is not None:
+            assert h.host_link.peer_access == (not h.name.startswith("GeForce")), machine
+
+
 def test_schema_file_is_current():
     pytest.importorskip("pydantic", minversion="2.10", reason="before pydantic 2.10 the same schema was spelled otherwise")
     text = (SPECS / "schema.json").read_text()

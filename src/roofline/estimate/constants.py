@@ -214,7 +214,8 @@ def choose(
             found = _nearest(origin, op, steps, links=links)
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
-        stand_ins.append(_stand_in(op, found, record, own=origin is record))
+        told = _stand_in(op, found, record, own=origin is record), _peers(op, links, hardware)
+        stand_ins.append("; ".join(filter(None, told)))
         values, fit = _values(family, found, origin, op, tables)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
         if "compute_share" in values and not np.isfinite(peak):
@@ -309,6 +310,13 @@ def _links(op: Op, machine: Hardware) -> str:
     link, beyond = machine.exit_ceilings
     over_host = machine.scale_up is None if not _outside(op) else beyond is not None and beyond is machine.host_ceiling
     return "host" if over_host and link is not None else ""
+
+
+def _peers(op: Op, links: str, machine: Hardware) -> str:
+    """Return a warning of collectives over host links between devices without peer access: no class is of such."""
+    if not links or machine.host_link is None or machine.host_link.peer_access:
+        return ""
+    return f"{op.family} over {machine.host_link.link or 'host links'}: constants of devices with peer access; these have none, and may take longer"
 
 
 def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str], *, static: bool = False, links: str = "") -> KernelClass | None:

@@ -236,10 +236,13 @@ class HostLink(Table):
         Its name, e.g. ``"PCIe 5.0 x16"`` [-].
     bandwidth_bytes_per_s : float
         Its rate in ONE direction after line coding, before packet overhead [B/s].
+    peer_access : bool, optional
+        Whether devices read each other's memory over it; else what they send goes through the host's memory [-].
     """
 
     link: str = ""
     bandwidth_bytes_per_s: Bandwidth
+    peer_access: bool = True
 
 
 class Power(Table):

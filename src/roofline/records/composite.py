@@ -96,7 +96,7 @@ def _names(argument: str, value: Any) -> tuple[str, ...]:
 
 
 def _key(c: KernelClass) -> tuple[object, ...]:
-    return c.family, c.stored, c.operand, c.fixed_sizes.get("kernel"), c.static_scales
+    return c.family, c.stored, c.operand, c.fixed_sizes.get("kernel"), c.fixed_sizes.get("links"), c.static_scales
 
 
 def _note(c: KernelClass, owner: CalibrationRecord) -> str:
