@@ -83,6 +83,48 @@ def test_earlier_versions_have_host_times_of_their_own():
     assert slow > 1.3 * fast
 
 
+@pytest.mark.parametrize("name", ["sglang 0.5.9", "SGLang v0.5.9", " sglang  0.5.9"])
+def test_a_name_may_bring_a_version(name):
+    sglang = load_engine("sglang")
+    assert load_engine(name) == sglang.at("0.5.9")
+    assert load_engine("TensorRT-LLM 1.2.0rc1") == load_engine("trtllm")
+    load = {"prompt": 100, "output": 10, "concurrency": 1}
+    named, given = (serving_estimate(R1_NODE, **load, engine=engine) for engine in (name, sglang.at("0.5.9")))
+    assert named.ttft_s == given.ttft_s > serving_estimate(R1_NODE, **load, engine="sglang").ttft_s
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sglang 0..5", r"version is '0\.\.5'; it must be a version of SGLang"),
+        ("sglangg 0.5.9", "unknown engine 'sglangg'; nearest: SGLang"),
+        ("sglang latest", "unknown engine 'sglang latest'; nearest: SGLang"),
+        ("0.5.9", r"unknown engine '0\.5\.9'"),
+    ],
+)
+def test_a_version_in_a_name_is_checked(name, said):
+    with pytest.raises((InvalidValueError, UnknownNameError), match=said):
+        load_engine(name)
+
+
+def test_services_say_what_their_times_are_of():
+    """As an estimate of the same step does: classes that stand in, and kernels that the engine does not launch."""
+    within = "SGLang computes the shared expert in the kernel of the routed ones"
+    other = "rowwise bf16 in fp32: not in h200-sxm-sglang-0.5.14, generic constants"
+    requests = Workload.generated(4, arrivals=1, prompt=100, output=4, seed=1)
+    said = (
+        serving_estimate(R1_NODE, prompt=100, output=4, concurrency=2, engine="sglang").notes,
+        simulate(R1_NODE, requests, engine="sglang").notes,
+        StepTime(R1_NODE, calibration="sglang").table(batch=[1, 2], context=[100]).context()["notes"],
+        decode_estimate(R1_NODE, batch=1, context=100, calibration="sglang").notes,
+    )
+    for notes in said:
+        assert {within, other} <= set(notes)
+    for engine in ("vllm", "trtllm"):
+        assert within not in serving_estimate(R1_NODE, prompt=100, output=4, concurrency=2, engine=engine).notes
+    assert StepTime(R1_NODE, "floor").notes == ()
+
+
 @pytest.mark.parametrize("version", ["latest", "0.5.x", "0..5", "0.5.9-", "1!0.5", "", 7])
 def test_versions_are_checked(version):
     with pytest.raises(InvalidValueError, match=r"it must be a version of SGLang, such as '0\.5\.23'"):

@@ -17,7 +17,15 @@ from roofline.deployment.options import ALL
 from roofline.deployment.spelling import checks_keywords
 from roofline.engines import Engine
 from roofline.errors import InvalidValueError, quoted
-from roofline.estimate.constants import describe_record, find_record, generic_mark, record_input, record_of_engine, whose_constants
+from roofline.estimate.constants import (
+    describe_record,
+    find_record,
+    generic_mark,
+    record_input,
+    record_notes,
+    record_of_engine,
+    whose_constants,
+)
 from roofline.estimate.timing import Hook, Timed, Timing, timing_of
 from roofline.forward import Work
 from roofline.frozen import Frozen, FrozenDict
@@ -314,6 +322,14 @@ class StepTime(Frozen):
             return ""
         return whose_constants(record, self.timing.borrowed(record))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its times must know: of the record, and of kernels that have other constants or do other work than their own; empty for another basis."""
+        record = self.calibration
+        if record is None or self.timing is None:
+            return ()
+        return (*record_notes(record, self.deployment.machine), *self.timing.stand_ins, *self.timing.fused)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(StepTime, self.deployment, self.basis, **self._arguments), ()
 
@@ -436,7 +452,7 @@ class StepTable(Result):
             "options": {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.options.items()},
             "quantile": self.source.quantile,
             **({"beyond": dict(self.source.beyond)} if self.source.beyond else {}),
-            "notes": asked.notes,
+            "notes": (*asked.notes, *self.source.notes),
             **({} if record is None else {"calibration": describe_record(record) | {"constants": self.source.constants}}),
         }
 
@@ -448,7 +464,7 @@ class StepTable(Result):
         mark = "" if self.source.calibration is None else generic_mark(self.source.calibration)
         return [
             f"decode times ({self.source.basis}{mark}{' and constants' * bool(self.source.beyond)}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}",
-            *show_notes(asked.notes),
+            *show_notes((*asked.notes, *self.source.notes)),
         ]
 
     def __repr__(self) -> str:

@@ -1,5 +1,6 @@
 """Engines by name."""
 
+import re
 import tomllib
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from roofline.shipped import spec_folder
 ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 """Engines with profiles and records, the preferred one first: the name in ids, and the engine's own name [-]."""
 ENGINES = FrozenDict(ENGINES)
+_WITH_VERSION = re.compile(r"(.*\S)\s+v?(\d\S*)")
 
 
 def find_engine(name: Any) -> str | None:
@@ -52,7 +54,7 @@ def load_engine(name: "str | Engine") -> Engine:
     Parameters
     ----------
     name : str or Engine
-        An engine's id or own name, in any spelling; a profile is returned as it is [-].
+        An engine's id or own name, in any spelling, and after a space the version whose host times count; a profile is returned as it is [-].
 
     Returns
     -------
@@ -64,18 +66,23 @@ def load_engine(name: "str | Engine") -> Engine:
     UnknownNameError
         If no engine has that name; the message lists the nearest.
     InvalidValueError
-        If `name` is no text.
+        If `name` is no text, or its version is none.
 
     Examples
     --------
     >>> engine = load_engine("TensorRT-LLM")
     >>> engine.id, engine.cache.page
     ('trtllm', 32)
+    >>> load_engine("sglang 0.5.9") == load_engine("sglang").at("0.5.9")
+    True
     """
     if isinstance(name, Engine):
         return name
     if not isinstance(name, str):
         raise InvalidValueError(f"an engine is given by its name, such as {next(iter(ENGINES))!r}, not as {quoted(name)}.")
+    versioned = _WITH_VERSION.fullmatch(name)
+    if versioned:
+        return load_engine(versioned[1]).at(versioned[2])
     engine = find_engine(name)
     if engine is None:
         raise unknown_name("engine", name, [*ENGINES, *ENGINES.values()], hint="list_engines() lists all")

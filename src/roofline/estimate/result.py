@@ -10,10 +10,9 @@ from roofline.arithmetic import Number, maximum, minimum
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import STEP
 from roofline.estimate.constants import dated, describe_record, generic_mark, record_input, record_notes, whose_constants
-from roofline.estimate.overheads import Overheads, engine_of, shared_within
+from roofline.estimate.overheads import Overheads
 from roofline.estimate.timing import Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
-from roofline.model.feed_forward import SHARED
 from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, show_notes, show_span
 from roofline.units import show_time
@@ -140,7 +139,7 @@ class Estimate(Result):
             *self.floor.beyond_positions,
             *record_notes(self.record, self.floor.hardware),
             *borrowed,
-            *self._shared_within,
+            *self.timed.timing.fused,
             *self._host_bound,
             *self._unknown_links,
         )
@@ -154,15 +153,6 @@ class Estimate(Result):
     def not_modelled(self) -> tuple[str, ...]:
         """What the estimate leaves out."""
         return (*self.floor.model.not_modelled, "scheduling under load, and clocks that fall with it", *self._unknown_links)
-
-    @property
-    def _shared_within(self) -> tuple[str, ...]:
-        engine = engine_of(self.record)
-        if engine is None or not shared_within(engine, self.floor.model):
-            return ()
-        if any(SHARED in op.name for stack, _ in self.timed.timing.kernels for op in stack.ops):
-            return ()
-        return (f"{engine.name} computes the shared expert in the kernel of the routed ones",)
 
     @property
     def _host_bound(self) -> tuple[str, ...]:

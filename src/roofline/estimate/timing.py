@@ -17,6 +17,7 @@ from roofline.frozen import FrozenDict, freeze
 from roofline.hardware import Hardware
 from roofline.kernels.stacks import Stack, stack_kernels
 from roofline.model import Model
+from roofline.model.feed_forward import SHARED
 from roofline.records import CalibrationRecord, FittedConstant
 from roofline.units import show_time
 
@@ -212,12 +213,12 @@ class Timing:
     single: Single  # the same for a single step
     overheads: Overheads  # what a step takes besides
     hooks: Mapping[str, Hook]  # what replaces a family's seconds
+    shared_within: str = ""  # the engine that computes the shared expert in the kernel of the routed ones, if any does
 
     def borrowed(self, record: CalibrationRecord) -> tuple[str, ...]:
         """Return which constants are not those of the record's own classes, and whose they are instead."""
         own = self.overheads
         times = {"step": own.step.value} | ({} if own.cuda_graph else {"launch": own.launch.value})
-        stand_in = dict.fromkeys(note for _, chosen in self.kernels for note in chosen.notes)
         overheads = []
         for name, seconds in times.items():
             whose = own.borrowed.get(name, record.id)
@@ -228,7 +229,17 @@ class Timing:
                 overheads += [f"{said} are of the profile of {own.engine.name}{before}"] if said else []
             elif whose != record.id:
                 overheads.append(f"{show_time(seconds)} of overhead per {name} is the {whose} record's")
-        return (*stand_in, *overheads)
+        return (*self.stand_ins, *overheads)
+
+    @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """Which constants of kernels are not those of the record's own classes."""
+        return tuple(dict.fromkeys(note for _, chosen in self.kernels for note in chosen.notes))
+
+    @property
+    def fused(self) -> tuple[str, ...]:
+        """Which operators an engine computes in the kernels of others."""
+        return (f"{self.shared_within} computes the shared expert in the kernel of the routed ones",) if self.shared_within else ()
 
     def parts(self, values: np.ndarray) -> Parts:
         """Return the time of every kernel from the steps' aggregates, (1 + aggregates) × steps."""
@@ -270,7 +281,8 @@ def timing_of(
     profile: Engine | None = None,
 ) -> Timing:
     """Return the timing of a compiled model in some kinds of step; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
-    within = shared_within(engine_of(record, profile), model)
+    engine = engine_of(record, profile)
+    within = shared_within(engine, model)
     key = ("estimate", id(program), id(record), id(hardware), steps, within)
     remembered = model.memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
     if remembered is None:
@@ -278,8 +290,11 @@ def timing_of(
         stacks = stack_kernels(program, shared_within=within)
         kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware, steps=steps, static=static)) for stack in stacks)
         single = Single(kernels)
+        apart = any(SHARED in op.name for stack in stacks for op in stack.ops)
+        by = engine.name if engine is not None and within and not apart else ""
         timings = {
-            graph: Timing(kernels, single, overheads_of(record, model, program, cuda_graph=graph), FrozenDict()) for graph in (True, False)
+            graph: Timing(kernels, single, overheads_of(record, model, program, cuda_graph=graph), FrozenDict(), by)
+            for graph in (True, False)
         }
         remembered = model.memo.keep(key, (timings, program, record, hardware))
     timing: Timing = remembered[0][cuda_graph]

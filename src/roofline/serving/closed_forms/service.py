@@ -11,7 +11,7 @@ from roofline.capacity import resident
 from roofline.deployment import Deployment
 from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
-from roofline.estimate.constants import describe_record, generic_mark, record_notes
+from roofline.estimate.constants import describe_record, generic_mark
 from roofline.hardware.sections import check_bandwidth
 from roofline.requests.checking import positive
 from roofline.serving.closed_forms.forms import CAPACITY, SEQUENCES, Limit
@@ -190,13 +190,11 @@ class Service:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know: of the deployment, the record, and the engine's limits."""
-        time = self.server.time
-        record = () if time.calibration is None else record_notes(time.calibration, self.deployment.machine)
         pipeline = self._pipeline_notes if self.deployment.parallel.pipeline > 1 else ()
         pools = (self.deployment,) if self.prefill is None else (self.deployment, self.prefill.time.deployment)
         fitted = () if self.fit is None else self.fit.notes_on(*pools, rules=self.rules)
         unknown = () if self._derived or "kv_blocks" in self.given else ("no memory is known, so none limits the batch",)
-        return (*self.deployment.notes, *record, *fitted, *pipeline, *self.rules.notes, *unknown)
+        return (*self.deployment.notes, *self.server.time.notes, *fitted, *pipeline, *self.rules.notes, *unknown)
 
     @property
     def _pipeline_notes(self) -> tuple[str, ...]:

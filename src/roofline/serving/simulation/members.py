@@ -66,6 +66,11 @@ class Asked:
         deployment, _, timing, engine = self._asked
         return timing_of(deployment, timing, engine)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the seconds must know [-]."""
+        return self._time().notes
+
     def __call__(self, load: Any) -> float:
         """Return how long a step takes."""
         return self.made()(load)
@@ -146,7 +151,8 @@ class Member:
         """What a reader must know of it [-]."""
         why = "where ranks step together" if self.ranks > 1 else "with drafts"
         one = f"one step at a time goes through the {self.stages} pipeline stages, as several are not simulated {why}: an engine serves more than this"
-        return (*self.rules.notes, *([one] if self.stages > 1 and not self.pipelined else []))
+        times = () if self.asked is None else self.asked.notes
+        return (*times, *self.rules.notes, *([one] if self.stages > 1 and not self.pipelined else []))
 
 
 def members_of(
