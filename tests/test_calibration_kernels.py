@@ -532,12 +532,12 @@ def test_waiting_for_a_processor_is_summed_over_threads(tmp_path: Path) -> None:
 
 def test_times_that_scatter_say_so(small: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "waited_s", lambda: 0.0)
-    clock = iter(range(10**6))
+    call = iter(range(10**6))
 
-    def unsteady() -> None:
-        time.sleep(0.001 if next(clock) % 2 else 0.03)
+    def ever_slower() -> None:
+        time.sleep(0.001 * 1.2 ** next(call))  # so that no number of calls makes equal blocks
 
-    assert host_times([unsteady], small, budget_s=0.5, poison=lambda _: None).flags == (timing.UNSETTLED,)
+    assert host_times([ever_slower], small, budget_s=0.5, poison=lambda _: None).flags == (timing.UNSETTLED,)
 
 
 def test_three_runs_are_done_however_long_they_take(small: Device) -> None:
