@@ -74,7 +74,9 @@ def plan(
         tuple[int, ...] | None, given.listed("Most sequences that run at a time; the engine's default if not given")
     ] = None,
     pools: Annotated[tuple[str, ...], given.listed("one pool of replicas, or two, of which one computes the prompts")] = ("one",),
-    engine: Annotated[str, Given("Whose rules are followed: vllm, sglang or trtllm.")] = "vllm",
+    engine: Annotated[
+        str, Given("Whose rules are followed: vllm, sglang or trtllm, and perhaps the version whose host times count: 'sglang 0.5.9'.")
+    ] = "vllm",
     prefix_caching: Annotated[bool | None, Given("Whether prefixes are found again; what the engine does if not given.")] = None,
     kv_blocks: Annotated[int | None, Given("Blocks of the cache, as the log of the one deployment there is counts them.")] = None,
     admission: Annotated[

@@ -314,7 +314,7 @@ def _links(op: Op, machine: Hardware) -> str:
 
 def _peers(op: Op, links: str, machine: Hardware) -> str:
     """Return a warning of collectives over host links between devices without peer access: no class is of such."""
-    if not links or machine.host_link is None or machine.host_link.peer_access:
+    if not links or machine.host_link is None or machine.host_link.peer_access is not False:
         return ""
     return f"{op.family} over {machine.host_link.link or 'host links'}: constants of devices with peer access; these have none, and may take longer"
 

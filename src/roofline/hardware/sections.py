@@ -237,12 +237,12 @@ class HostLink(Table):
     bandwidth_bytes_per_s : float
         Its rate in ONE direction after line coding, before packet overhead [B/s].
     peer_access : bool, optional
-        Whether devices read each other's memory over it; else what they send goes through the host's memory [-].
+        Whether devices reach each other's memory over it; if not, what they send goes through the host's memory [-].
     """
 
     link: str = ""
     bandwidth_bytes_per_s: Bandwidth
-    peer_access: bool = True
+    peer_access: bool | None = None
 
 
 class Power(Table):

@@ -76,7 +76,7 @@ SERVICE = {
     "rounds": Option(
         "float", "Requests of each client, all of whom begin together, as benchmarks run them; a lasting load if not given", value=float
     ),
-    "engine": Option("str or Engine", "Whose rules, limits and host times", "vllm"),
+    "engine": Option("str or Engine", "Whose rules, limits and host times; after a name perhaps a version, as in 'sglang 0.5.9'", "vllm"),
     "step_tokens": Option(
         "int", "Most tokens of a step (vLLM: max_num_batched_tokens); the engine's default if not given", unit="token", value=int
     ),
