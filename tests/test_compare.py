@@ -488,6 +488,21 @@ def test_a_simulation_is_compared_like_a_measurement():
 RESULTS = Path(__file__).parent / "data" / "results"
 
 
+def test_a_measurement_of_an_earlier_version_is_held_against_its_host_times():
+    """SGLang before 0.5.10 takes longer to launch a prompt's layers (docs/estimates.md); what a caller says goes first."""
+    r1 = {"model": "deepseek-r1", "hardware": "h200-sxm", "tensor_parallel": 8}
+    found = {}
+    for engine in ("sglang 0.5.9", "sglang 0.5.23", "sglang"):
+        measured = run(engine=engine, prompt=200, output=200, concurrency=1, ttft=first(300))
+        found[engine] = compare(measured, **r1)
+    assert [c.subject.engine for c in found.values()] == ["sglang 0.5.9", "sglang", "sglang"]
+    times = [c["ttft"].served_s for c in found.values()]
+    assert times[0] > 1.2 * times[1]
+    assert times[1] == times[2]
+    assert compare(measured, **r1, engine="sglang 0.5.9")["ttft"].served_s == times[0]
+
+
+
 @pytest.mark.parametrize(
     ("number", "batch", "itl_over_floor", "tpot_over_floor"), [(0, 8, 1.86, 1.98), (2, 52, 2.43, 3.17), (3, 360, 5.5, 8.0)]
 )

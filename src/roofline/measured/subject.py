@@ -10,6 +10,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.options import ALL
 from roofline.engines import ENGINES, load_engine
+from roofline.engines.load import is_shipped
 from roofline.errors import InvalidValueError, RooflineError, SpecError, UnknownNameError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
@@ -96,11 +97,20 @@ def _engine(measurement: ServingMeasurement, engine: str | None) -> tuple[str, t
     for text in (measurement.engine, measurement.source):
         found = [name for name in ENGINES if name in normalize_name(text or "")]
         if found:
-            return found[0], ()
+            return _of_version(found[0], text or ""), ()
         if "tensorrt" in normalize_name(text or ""):
             return "trtllm", ()
     said = "" if measurement.engine is None else f", since {quoted(measurement.engine)} is none of {', '.join(ENGINES)}"
     return DEFAULT_ENGINE, (f"rules and kernels of {DEFAULT_ENGINE}{said} (engine= names another)",)
+
+
+def _of_version(engine: str, text: str) -> str:
+    """Return an engine with the version that a text ends with, if host times of its own are known of it."""
+    named = f"{engine} {text.rpartition(' ')[2]}"
+    try:
+        return engine if is_shipped(load_engine(named)) else named
+    except RooflineError:
+        return engine
 
 
 def _known_model(measurement: ServingMeasurement) -> str | None:

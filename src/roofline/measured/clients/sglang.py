@@ -24,7 +24,7 @@ def read_serving(content: Content) -> ServingMeasurement:
     found: dict[str, Any] = {
         "source": f"sglang bench_serving{f' {version}' if version else ''}",
         "model": server.text("model_path", "served_model_name"),
-        "engine": "sglang" if (backend or "").startswith("sglang") else backend,
+        "engine": f"sglang {version or ''}".rstrip() if (backend or "").startswith("sglang") else backend,
         "options": {
             **degrees(
                 server.count("tp_size"),
