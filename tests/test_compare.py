@@ -502,7 +502,6 @@ def test_a_measurement_of_an_earlier_version_is_held_against_its_host_times():
     assert compare(measured, **r1, engine="sglang 0.5.9")["ttft"].served_s == times[0]
 
 
-
 @pytest.mark.parametrize(
     ("number", "batch", "itl_over_floor", "tpot_over_floor"), [(0, 8, 1.86, 1.98), (2, 52, 2.43, 3.17), (3, 360, 5.5, 8.0)]
 )
