@@ -22,17 +22,16 @@ from measured_tables import MACHINES, tables
 from pages import DOCS, markdown, write
 from roofline import Hardware
 from roofline.engines import ENGINES
+from roofline.estimate.constants import HOST, wider_residuals
 from roofline.fitting.selection import residual_fields
 from roofline.fitting.shapes import decode_rows
 from roofline.fitting.solve import fit_family
 from roofline.fitting.tables import class_features, group_rates, split_classes
 from roofline.kernels import FAMILIES
 from roofline.records import CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, save_record
-from roofline.records.schema import PERCENTILES
 
 PAGE = DOCS / "estimates.md"
 Kind = tuple[str, str, str]  # family, operand format, and over which links: empty for scale-up links and for what needs none
-HOST = "host"
 ROWS = 60
 """Rows of a class from each table: every GPU and engine counts alike."""
 
@@ -105,9 +104,7 @@ def unseen(pool: Pool, family: str) -> dict[str, np.ndarray]:
 
 def wider(fields: Mapping[str, Any], other: KernelClass) -> dict[str, Any]:
     """Return the residuals of a class of one GPU, at least as wide as those of another; its own by kinds and sizes are too few."""
-    pairs = zip(PERCENTILES, fields["residual_quantiles"], other.residual_quantiles, strict=True)
-    quantiles = tuple(own if percent == 50 else (min if percent < 50 else max)(own, most) for percent, own, most in pairs)
-    return {"residual_quantiles": quantiles, "error": fields["error"]}
+    return {"residual_quantiles": wider_residuals(fields["residual_quantiles"], other.residual_quantiles), "error": fields["error"]}
 
 
 def note_of(rows: int, gpus: int, links: str) -> str:

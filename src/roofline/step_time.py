@@ -452,7 +452,7 @@ class StepTable(Result):
             "options": {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.options.items()},
             "quantile": self.source.quantile,
             **({"beyond": dict(self.source.beyond)} if self.source.beyond else {}),
-            "notes": (*asked.notes, *self.source.notes),
+            "notes": self._notes,
             **({} if record is None else {"calibration": describe_record(record) | {"constants": self.source.constants}}),
         }
 
@@ -464,8 +464,12 @@ class StepTable(Result):
         mark = "" if self.source.calibration is None else generic_mark(self.source.calibration)
         return [
             f"decode times ({self.source.basis}{mark}{' and constants' * bool(self.source.beyond)}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}",
-            *show_notes((*asked.notes, *self.source.notes)),
+            *show_notes(self._notes),
         ]
+
+    @property
+    def _notes(self) -> tuple[str, ...]:
+        return (*self.source.deployment.notes, *self.source.notes)
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

@@ -7,7 +7,7 @@ from roofline.cli import options as given
 from roofline.cli.printing import Column, show, show_csv, show_json, show_table
 from roofline.cli.reading import Given
 from roofline.fitting.classes import name_class
-from roofline.records import CalibrationRecord, KernelClass, list_records, load_record
+from roofline.records import CalibrationRecord, list_records, load_record
 from roofline.units import show_time
 
 _COLUMNS = (
@@ -52,11 +52,6 @@ def summarize(record: CalibrationRecord, where: str = "", best: Sequence[str] = 
     lines = [f"{record.environment.device}{of}: {_points(record)} points measured, record {record.id}{f' in {where}' if where else ''}"]
     lines += best
     lines += [f"  {name.removesuffix('_s').replace('_', ' ')}: {show_time(constant.value)}" for name, constant in record.overheads.items()]
-    fitted = dict.fromkeys((f"{name_class(c)}{_which(c)}", c.error) for c in record.classes if c.constants)
+    fitted = dict.fromkeys((name_class(c), c.error) for c in record.classes if c.constants)
     lines += [f"  fit of {name}: {error:.0%} mean error on samples held out" for name, error in fitted if error is not None]
     return "\n".join([*lines, *(f"  ! {condition}" for condition in record.conditions)])
-
-
-def _which(found: KernelClass) -> str:
-    """Return what tells a class from another of its name."""
-    return " with stored scales" if found.static_scales else " over host links" if found.fixed_sizes.get("links") else ""

@@ -27,6 +27,8 @@ from roofline.results import Told
 GENERIC = "generic"
 """Id of the record whose shares hold for any machine, with an interval as wide as machines differ [-]."""
 
+HOST = "host"
+"""What ``links`` of a class says if it is of collectives over host links [-]."""
 STEPS = frozenset({"decode", "prefill"})
 """Kinds of step, of which a step may have both."""
 
@@ -233,7 +235,7 @@ def choose(
         general = _nearest(generic_record(), op, steps, links=links) if _differs(op, found) else None
         if general is not None:  # constants that stand in for another format's
             least, most, apart = _by_size(family, general, general, generic_record(), steps)
-            small, over, border = _wider(small, least), _wider(over, most), min(border, apart)
+            small, over, border = wider_residuals(small, least), wider_residuals(over, most), min(border, apart)
         quantiles.append(small)
         large.append(over)
         borders.append(border)
@@ -292,8 +294,8 @@ def _stand_in(op: Op, found: KernelClass, record: CalibrationRecord, *, own: boo
     return f"{op.family} {_label(op.stored, op.operand)}: {text}" if text else ""
 
 
-def _wider(own: tuple[float, ...], general: tuple[float, ...]) -> tuple[float, ...]:
-    """Return residuals of a class that stands in for another format, at least those of kernels of all machines."""
+def wider_residuals(own: tuple[float, ...], general: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the residuals of a class, at least as wide as those of a more general one; the median stays its own."""
     pairs = zip(PERCENTILES, own, general, strict=True)
     return tuple(mine if percent == 50 else (min if percent < 50 else max)(mine, other) for percent, mine, other in pairs)
 
@@ -309,7 +311,7 @@ def _links(op: Op, machine: Hardware) -> str:
         return ""
     link, beyond = machine.exit_ceilings
     over_host = machine.scale_up is None if not _outside(op) else beyond is not None and beyond is machine.host_ceiling
-    return "host" if over_host and link is not None else ""
+    return HOST if over_host and link is not None else ""
 
 
 def _peers(op: Op, links: str, machine: Hardware) -> str:

@@ -80,7 +80,7 @@ def _pool(kernels: KernelClass) -> tuple[str, ...]:
 
 
 def name_class(kernels: KernelClass) -> str:
-    """Return a readable name for the classes that share a fit.
+    """Return a readable name for the classes that share a fit, and what tells one from another of the same formats.
 
     Examples
     --------
@@ -88,7 +88,8 @@ def name_class(kernels: KernelClass) -> str:
     'rowwise norm fp32'
     """
     family, stored, operand, kernel = _pool(kernels)
-    return " ".join(word for word in (family, kernel, f"{stored} in {operand}" if stored and stored != operand else operand) if word)
+    which = "with stored scales" if kernels.static_scales else "over host links" if kernels.fixed_sizes.get("links") else ""
+    return " ".join(word for word in (family, kernel, f"{stored} in {operand}" if stored and stored != operand else operand, which) if word)
 
 
 def _fit(pool: Sequence[KernelClass], rates: Rates, hardware: Hardware | None) -> dict[str, Any]:

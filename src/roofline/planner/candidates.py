@@ -145,8 +145,15 @@ def choices(name: str, key: str, given: Any) -> tuple[Mapping[str, Any], ...]:
     found = tuple(one if isinstance(one, Mapping) else {} if one is None else {key: one} for one in several)
     if not found:
         raise InvalidValueError(f"{name} is empty; give at least one choice.")
-    for degree in (one[key] for one in found if key == "tensor_parallel" and key in one):
-        whole_number(name, degree, minimum=1)
+    return found
+
+
+def degrees_of(given: Any) -> tuple[Mapping[str, Any], ...]:
+    """Return degrees to choose from, of which tensor parallelism may stand without its name."""
+    found = choices("degrees", "tensor_parallel", given)
+    for one in found:
+        if "tensor_parallel" in one:
+            whole_number("degrees", one["tensor_parallel"], minimum=1)
     return found
 
 

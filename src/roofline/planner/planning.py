@@ -17,7 +17,7 @@ from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.planner.asked import Asked
-from roofline.planner.candidates import DEGREES, Candidate, choices, deployments_of, machines_of, usual_degrees
+from roofline.planner.candidates import DEGREES, Candidate, choices, degrees_of, deployments_of, machines_of, usual_degrees
 from roofline.planner.choice import Choice, cost_of, not_dominated, with_spare
 from roofline.planner.demand import Demand, busiest, check_workload, raised
 from roofline.planner.fewest import Task, grown
@@ -31,6 +31,7 @@ from roofline.serving.rules import Reserve
 from roofline.serving.rules.of_engine import checked_interval, checked_option, notes_on_limits
 from roofline.serving.rules.rules import one_of
 from roofline.serving.simulation.routing import Choose, check_router
+from roofline.serving.simulation.runs import checked_link
 from roofline.serving.steps.service_fit import ServiceFit
 from roofline.serving.steps.timing import timing_of
 from roofline.tasks import check_executor
@@ -175,11 +176,11 @@ def plan(
     profile = load_engine(engine)
     room = check_rate("head_room", head_room, "-", least=0, most=100, positive=False)
     own = any(name in options for name in DEGREES)
-    asked_degrees = choices("degrees", "tensor_parallel", degrees) if own or degrees is not None else usual_degrees(loaded)
+    asked_degrees = degrees_of(degrees) if own or degrees is not None else usual_degrees(loaded)
     deployments, excluded = deployments_of(loaded, named, asked_degrees, choices("formats", "weights", formats), options)
     _check_drafts(deployments)
     if link_bandwidth is not None:
-        link_bandwidth = check_rate("link_bandwidth", link_bandwidth, "B/s", least=1e6, most=1e15)
+        link_bandwidth = checked_link(link_bandwidth)
     timing: dict[str, Any] = {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit}
     timing["basis"] = timing_of(
         deployments[0], timing | {"graph_tokens": graph_tokens}, profile

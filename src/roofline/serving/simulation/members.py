@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from operator import mul
 from typing import Any
@@ -47,21 +48,18 @@ class Asked:
 
     def __init__(self, deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: Engine) -> None:
         self._asked = deployment, rules, timing, engine
-        self._made: Seconds | None = None
-        self._staged: StageSeconds | None = None
 
+    @cached_property
     def made(self) -> Seconds:
-        """Return what looks them up."""
-        if self._made is None:
-            self._made = compiled(self._time(), self._asked[1])
-        return self._made
+        """What looks them up."""
+        return compiled(self._time, self._asked[1])
 
+    @cached_property
     def staged(self) -> StageSeconds:
-        """Return what looks them up for each stage of a pipeline."""
-        if self._staged is None:
-            self._staged = compile_stages(self._time(), self._asked[1])
-        return self._staged
+        """What looks them up for each stage of a pipeline."""
+        return compile_stages(self._time, self._asked[1])
 
+    @cached_property
     def _time(self) -> StepTime:
         deployment, _, timing, engine = self._asked
         return timing_of(deployment, timing, engine)
@@ -69,11 +67,11 @@ class Asked:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the seconds must know [-]."""
-        return self._time().notes
+        return self._time.notes
 
     def __call__(self, load: Any) -> float:
         """Return how long a step takes."""
-        return self.made()(load)
+        return self.made(load)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Asked, self._asked
@@ -189,7 +187,7 @@ def members_of(
         if step_s is None and kind is not None and own is not None:
             profile = load_engine(engine)
             asked = Asked(kind, own, timing, profile if profile.id == own.engine else load_engine(own.engine))
-        seconds = step_s if asked is None else asked.made()
+        seconds = step_s if asked is None else asked.made
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
         members += [Member(kind, own, seconds, acceptance, asked)] * number
@@ -219,7 +217,7 @@ def seconds_of_one(member: Member) -> StageSeconds:
     """Return how long a step takes in which only one rank has something to do: in each stage where several steps go through them, or in all."""
     seconds: StepSeconds = member.seconds  # type: ignore[assignment]
     if member.pipelined:
-        return evenly(seconds, member.stages) if member.asked is None else member.asked.staged()
+        return evenly(seconds, member.stages) if member.asked is None else member.asked.staged
     if member.ranks == 1:
         return lambda load: (seconds(load),)
     others = (Load(0, 0),) * (member.ranks - 1)

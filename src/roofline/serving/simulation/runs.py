@@ -258,10 +258,15 @@ class _Repeated:
         return True
 
 
+def checked_link(given: float | str) -> float:
+    """Return the rate of a link between pools as a number, or raise [B/s]."""
+    return check_rate("link_bandwidth", given, "B/s", least=1e6, most=1e15)
+
+
 def link_rate(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
     """Return the rate of a device's link to the other pool [B/s]."""
     if given is not None:
-        return check_rate("link_bandwidth", given, "B/s", least=1e6, most=1e15)
+        return checked_link(given)
     rates = []
     for member in {id(one): one for one in (*decode, *prefill)}.values():
         if member.deployment is None:
